@@ -1,0 +1,183 @@
+"""Command line: `python -m distill render|train|encode|export|evaluate|sample ...`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; bad input is one line on stderr and exit code 2."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        print(f"distill {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="distill", description="Make playable world models.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, run: Any, help_text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_text)
+        sub.set_defaults(run=run)
+        return sub
+
+    _add_making(command)
+    _add_measuring(command)
+    return parser
+
+
+def _add_making(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
+    render = command("render", _render, "render training or evaluation clips")
+    render.add_argument("config", type=Path)
+    render.add_argument("overrides", nargs="*", help="key.path=value")
+    render.add_argument("--out", type=Path, required=True)
+    render.add_argument("--workers", type=int, default=0, help="processes; 0: one per CPU core")
+    render.add_argument("--devices", type=int, default=1, help="GPUs to spread the workers over")
+    render.add_argument("--sheet", type=Path, help="also write a contact sheet")
+
+    train = command("train", _train, "run or resume one stage of training")
+    train.add_argument("config", type=Path)
+    train.add_argument("overrides", nargs="*", help="key.path=value")
+    train.add_argument("--data", type=Path, required=True, help="a clip folder")
+    train.add_argument("--out", type=Path, required=True, help="run folder; resumed if it exists")
+    train.add_argument("--init", type=Path, help="run folder whose weights to start from")
+    train.add_argument("--device")
+
+    encode = command("encode", _encode, "turn clips of frames into clips of latents")
+    encode.add_argument("data", type=Path)
+    encode.add_argument("--autoencoder", type=Path, required=True, help="run folder")
+    encode.add_argument("--out", type=Path, required=True)
+    encode.add_argument("--device")
+
+    export = command("export", _export, "join an autoencoder and a transformer to a playable model")
+    export.add_argument("config", type=Path, help="configs/export/*.yaml")
+    export.add_argument("--autoencoder", type=Path, required=True, help="run folder")
+    export.add_argument("--transformer", type=Path, required=True, help="run folder")
+    export.add_argument("--out", type=Path, required=True)
+
+
+def _add_measuring(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
+    evaluate = command("evaluate", _evaluate, "measure a playable model against rendered truth")
+    evaluate.add_argument("model", type=Path)
+    evaluate.add_argument("--data", type=Path, required=True, help="held-out clips")
+    evaluate.add_argument("--out", type=Path, required=True, help="evaluation.json; .md beside it")
+    evaluate.add_argument("--steps", default="4,2,16")
+    evaluate.add_argument("--known", type=int, default=4, help="true context frames")
+    evaluate.add_argument("--clips", type=int, default=64)
+    evaluate.add_argument("--longest", type=int, default=32, help="longest horizon, in frames")
+    evaluate.add_argument("--device")
+
+    sample = command("sample", _sample, "contact sheet: truth above, generated below")
+    sample.add_argument("model", type=Path)
+    sample.add_argument("--data", type=Path, required=True)
+    sample.add_argument("--out", type=Path, required=True, help="a PNG")
+    sample.add_argument("--steps", type=int, default=4)
+    sample.add_argument("--known", type=int, default=1, help="true context frames")
+    sample.add_argument("--clips", type=int, default=10)
+    sample.add_argument("--columns", default="0,1,4,8,16,24,32")
+    sample.add_argument("--device")
+
+
+def _render(arguments: argparse.Namespace) -> None:
+    from distill.render import RenderConfig, render_dataset
+    from worldmodel import config as strict
+
+    config = strict.load(arguments.config, RenderConfig, arguments.overrides)
+    render_dataset(
+        config,
+        arguments.out,
+        workers=arguments.workers or os.cpu_count() or 1,
+        devices=arguments.devices,
+        sheet=arguments.sheet,
+    )
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from distill.processes import join
+    from distill.run import run_stage
+    from distill.stages import load_stage
+
+    stage, model = load_stage(arguments.config, arguments.overrides)
+    with join(arguments.device) as processes:
+        report = run_stage(stage, model, arguments.data, arguments.out, arguments.init, processes)
+        if processes.leads:
+            print(json.dumps(report["last"] | {"seconds": report["seconds"]}))
+
+
+def _encode(arguments: argparse.Namespace) -> None:
+    from distill.clips import ClipSet
+    from distill.encode import encode_clips
+    from distill.processes import join
+    from distill.run import load_autoencoder
+
+    clips, autoencoder = ClipSet(arguments.data), load_autoencoder(arguments.autoencoder)
+    with join(arguments.device) as processes:
+        encode_clips(clips, autoencoder, arguments.out, processes)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from distill.run import export
+
+    export(arguments.config, arguments.autoencoder, arguments.transformer, arguments.out)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from distill import evaluate as evaluation
+    from distill.clips import ClipSet
+    from distill.run import load_for_evaluation
+
+    steps = tuple(_numbers(arguments.steps, "--steps"))
+    clips, model = ClipSet(arguments.data), load_for_evaluation(arguments.model, arguments.device)
+    result = evaluation.evaluate(
+        model,
+        clips,
+        known=arguments.known,
+        count=arguments.clips,
+        steps=steps,
+        longest=arguments.longest,
+    )
+    evaluation.write_result(result, arguments.out)
+    page = evaluation.markdown(result, f"`{arguments.model}` on `{arguments.data}`.")
+    arguments.out.with_suffix(".md").write_text(page, encoding="utf-8")
+    print(page)
+
+
+def _sample(arguments: argparse.Namespace) -> None:
+    from PIL import Image
+
+    from distill import evaluate as evaluation
+    from distill.clips import ClipSet
+    from distill.run import load_for_evaluation
+
+    columns = _numbers(arguments.columns, "--columns")
+    clips, model = ClipSet(arguments.data), load_for_evaluation(arguments.model, arguments.device)
+    image = evaluation.sheet(
+        model,
+        clips,
+        count=arguments.clips,
+        known=arguments.known,
+        columns=columns,
+        steps=arguments.steps,
+    )
+    Image.fromarray(image).save(arguments.out)
+
+
+def _numbers(text: str, flag: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"{flag} {text!r}: expected numbers separated by commas") from error
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

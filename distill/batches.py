@@ -1,0 +1,193 @@
+"""What training reads: batch number `step` is a pure function of (data, seed, rank, step).
+
+So a resumed run sees exactly the batches it would have seen, and there is no reader state to save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distill.clips import ClipSet
+from worldmodel.transformer import prompt_words
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameBatch:
+    """Single frames, for the autoencoder."""
+
+    frames: Tensor  # uint8 [n H W 3]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LatentBatch:
+    """Clips of latents with their cameras, for the transformer."""
+
+    latents: Tensor  # float16 [b f p c]
+    camera_from_anchor: Tensor  # float64 [b f 4 4]; the anchor is the middle frame of the clip
+    intrinsics: Tensor  # float32 [b f 4]
+    time: Tensor  # float32 [b f], in frames
+    words: Tensor  # float32 [b v]
+
+
+Batch = FrameBatch | LatentBatch
+
+
+class Batches(Protocol):
+    def at(self, step: int) -> Any: ...
+
+
+@dataclass(frozen=True)
+class FrameBatches:
+    """Random frames of random clips."""
+
+    clips: ClipSet
+    batch_size: int
+    seed: int
+    rank: int
+
+    def at(self, step: int) -> FrameBatch:
+        random = np.random.default_rng([self.seed, self.rank, step])
+        clips = random.integers(len(self.clips), size=self.batch_size)
+        places = random.integers(self.clips.frames_per_clip, size=self.batch_size)
+        frames = [
+            self.clips.array("frames", int(clip), int(place), 1)[0]
+            for clip, place in zip(clips, places, strict=True)
+        ]
+        return FrameBatch(torch.from_numpy(np.stack(frames)))
+
+
+class ResidentFrameBatches:
+    """The same from a share of the frames kept on the device: no reading while training.
+
+    Process r of n holds the shards r, r + n, ...
+    """
+
+    def __init__(
+        self,
+        clips: ClipSet,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        ranks: int,
+        device: torch.device,
+    ) -> None:
+        mine = clips.shards[rank::ranks] or clips.shards
+        parts = [torch.from_numpy(np.array(shard.array("frames"))).to(device) for shard in mine]
+        self._frames = torch.cat([part.flatten(0, 1) for part in parts])
+        self.batch_size, self.seed, self.rank = batch_size, seed, rank
+
+    def at(self, step: int) -> FrameBatch:
+        random = np.random.default_rng([self.seed, self.rank, step])
+        chosen = torch.from_numpy(random.integers(len(self._frames), size=self.batch_size))
+        return FrameBatch(self._frames[chosen.to(self._frames.device)])
+
+
+class LatentBatches:
+    """Every clip once an epoch, in an order drawn anew each epoch; crops and time reversal."""
+
+    def __init__(
+        self,
+        clips: ClipSet,
+        vocabulary: tuple[str, ...],
+        *,
+        batch_size: int,
+        frames: int,
+        time_reversal: float,
+        prompt_dropout: float,
+        seed: int,
+        rank: int,
+        ranks: int,
+    ) -> None:
+        """`time_reversal`: the share of clips played backwards; right for static worlds only.
+
+        Raises:
+            ValueError: if the clips are shorter than `frames`, or hold no latents.
+        """
+        if clips.frames_per_clip < frames:
+            raise ValueError(
+                f"{clips.folder}: clips of {clips.frames_per_clip} frames, the stage needs {frames}"
+            )
+        self.clips, self.vocabulary = clips, vocabulary
+        self.batch_size, self.frames = batch_size, frames
+        self.time_reversal, self.prompt_dropout = time_reversal, prompt_dropout
+        self.seed, self.rank, self.ranks = seed, rank, ranks
+        clips.shards[0].array("latents")
+        self._epoch_order: tuple[int, NDArray[np.int64]] | None = None
+
+    def at(self, step: int) -> LatentBatch:
+        first = (step * self.ranks + self.rank) * self.batch_size
+        random = np.random.default_rng([self.seed, self.rank, step])
+        rows = [self._clip(first + i, random) for i in range(self.batch_size)]
+        return LatentBatch(
+            *(torch.stack([getattr(row, f.name) for row in rows]) for f in fields(LatentBatch))
+        )
+
+    def _clip(self, position: int, random: np.random.Generator) -> LatentBatch:
+        clip = self._shuffled(position)
+        start = int(random.integers(self.clips.frames_per_clip - self.frames + 1))
+        backwards = random.random() < self.time_reversal
+        order = slice(None, None, -1) if backwards else slice(None)
+
+        def read(name: str) -> NDArray[Any]:
+            return np.array(self.clips.array(name, clip, start, self.frames)[order])  # off the map
+
+        dropped = random.random() < self.prompt_dropout
+        prompt = "" if dropped or not self.vocabulary else self.clips.prompt(clip)
+        return LatentBatch(
+            latents=torch.from_numpy(read("latents")),
+            camera_from_anchor=torch.from_numpy(relative_to_middle(read("cameras"))),
+            intrinsics=torch.from_numpy(read("intrinsics")),
+            time=torch.arange(self.frames, dtype=torch.float32),
+            words=torch.tensor(prompt_words(self.vocabulary, prompt) or [0.0]),
+        )
+
+    def _shuffled(self, position: int) -> int:
+        epoch, place = divmod(position, len(self.clips))
+        cached = self._epoch_order
+        if cached is None or cached[0] != epoch:
+            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.clips))
+            cached = self._epoch_order = (epoch, order)
+        return int(cached[1][place])
+
+
+def relative_to_middle(cameras: NDArray[np.float64]) -> NDArray[np.float64]:
+    """camera_from_world [f 4 4] -> camera_from_anchor, the anchor being the middle camera."""
+    return cameras @ np.linalg.inv(cameras[len(cameras) // 2])
+
+
+def prefetch(
+    batches: Batches, steps: range, prepare: Callable[[Any], Any], ahead: int = 6, threads: int = 3
+) -> Iterator[Any]:
+    """Yield `prepare(batches.at(step))`, reading a few batches ahead in threads, in order."""
+
+    def prepared(step: int) -> Any:
+        return prepare(batches.at(step))
+
+    with ThreadPoolExecutor(threads) as pool:
+        queue: list[Future[Any]] = []
+        for step in steps:
+            queue.append(pool.submit(prepared, step))
+            if len(queue) > ahead:
+                yield queue.pop(0).result()
+        while queue:
+            yield queue.pop(0).result()
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Copy every tensor of a batch to `device`."""
+    moved = [_send(getattr(batch, f.name), device) for f in fields(batch)]
+    return type(batch)(*moved)
+
+
+def _send(tensor: Tensor, device: torch.device) -> Tensor:
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)

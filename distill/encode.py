@@ -1,0 +1,63 @@
+"""Frames to latents, once: the transformer's stages then read 20 times less."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from distill.clips import ClipSet, Shard, write_manifest, write_shard
+from distill.processes import Processes
+from worldmodel.autoencoder import Autoencoder, frames_to_float
+from worldmodel.session import fastest_dtype
+
+
+def encode_clips(
+    clips: ClipSet, autoencoder: Autoencoder, out: Path, processes: Processes, batch: int = 256
+) -> None:
+    """Write a clip folder with the latents of `clips`; shards that are already there are kept."""
+    out.mkdir(parents=True, exist_ok=True)
+    network = autoencoder.eval().requires_grad_(False).to(processes.device)
+    mine = clips.shards[processes.rank :: processes.count]
+    for shard in tqdm(mine, unit="shard", disable=not processes.leads, desc="encode"):
+        path = out / shard.path.name
+        if not path.is_file():
+            _encode_shard(shard, network, path, processes.device, batch)
+    processes.wait()
+    if processes.leads:
+        manifest = clips.manifest
+        write_manifest(out, source=manifest["source"], licence=manifest["licence"])
+    processes.wait()
+
+
+def _encode_shard(
+    shard: Shard, autoencoder: Autoencoder, path: Path, device: torch.device, batch: int
+) -> None:
+    frames = np.asarray(shard.array("frames"))
+    flat = frames.reshape(-1, *frames.shape[2:])
+    parts = [encode(autoencoder, flat[i : i + batch], device) for i in range(0, len(flat), batch)]
+    latents = np.concatenate(parts).reshape(*frames.shape[:2], *parts[0].shape[1:])
+    write_shard(
+        path,
+        cameras=np.asarray(shard.array("cameras")),
+        intrinsics=np.asarray(shard.array("intrinsics")),
+        prompts=shard.prompts,
+        metadata={},
+        latents=latents,
+    )
+
+
+@torch.inference_mode()
+def encode(
+    autoencoder: Autoencoder, frames: NDArray[np.uint8], device: torch.device
+) -> NDArray[np.float16]:
+    """Latents [n p c] of frames [n H W 3]."""
+    on_device = torch.from_numpy(np.array(frames)).to(device)
+    mixed = fastest_dtype(device) != torch.float32
+    with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+        latents = autoencoder.encode(frames_to_float(on_device))
+    result: NDArray[np.float16] = latents.half().cpu().numpy()
+    return result

@@ -1,0 +1,180 @@
+"""What a stage teaches: each objective returns `(loss, metrics)` for the roles that are due.
+
+Objectives receive constructed networks. They neither load, wrap, freeze nor save anything, so one
+training loop serves them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from distill import losses
+from distill.batches import FrameBatch, LatentBatch
+from worldmodel import flow
+from worldmodel.attention import Attend, TeacherForcing, attend_all
+from worldmodel.autoencoder import frames_to_float
+from worldmodel.kv_cache import CacheConfig
+from worldmodel.transformer import Geometry, WorldTransformer
+
+Metrics = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Where training stands. All randomness of a step comes from `random`, so it can be resumed."""
+
+    progress: float  # 0 at the first step, 1 at the last
+    random: torch.Generator
+
+
+class Objective(Protocol):
+    @property
+    def trained(self) -> Mapping[str, nn.Module]: ...  # role -> network with an optimizer
+
+    def due(self, step: int) -> Sequence[str]: ...  # roles updated now, in order
+
+    def loss(self, role: str, batch: Any, moment: Moment) -> tuple[Tensor, Metrics]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconstructionConfig:
+    """Train the autoencoder to give frames back through noisy latents."""
+
+    kind: Literal["reconstruction"]
+    gradient_weight: float
+    square_weight: float
+    latent_noise: float  # largest standard deviation; the decoder learns to forgive the transformer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowMatchingConfig:
+    """Train the transformer to predict velocities."""
+
+    kind: Literal["flow_matching"]
+    history: Literal["full", "clean"]  # bidirectional, or teacher forcing
+    noise_per: Literal["clip", "frame"]  # one noise level for all frames of a clip, or one each
+    shift: float
+    context_noise: float = 0.0  # largest noise level mixed into the clean history
+    own_context_share: float = 0.0  # share of clips whose history is the model's own reconstruction
+    own_context_from: float = 1.0  # training progress at which that begins
+
+    def __post_init__(self) -> None:
+        if self.history == "full" and (self.context_noise or self.own_context_share):
+            raise ValueError(
+                "history: full has no separate context; drop context_noise and own_context_share"
+            )
+
+
+class Reconstruction:
+    def __init__(self, config: ReconstructionConfig, autoencoder: nn.Module) -> None:
+        self.config = config
+        self.trained = {"student": autoencoder}
+
+    def due(self, step: int) -> Sequence[str]:  # noqa: ARG002 - the same at every step
+        return ("student",)
+
+    def loss(self, role: str, batch: FrameBatch, moment: Moment) -> tuple[Tensor, Metrics]:
+        frames = frames_to_float(batch.frames)
+        config = _unwrap(self.trained[role]).config
+        shape = (len(frames), config.grid[0] * config.grid[1], config.latent_channels)
+        level = torch.rand(shape[0], 1, 1, generator=moment.random, device=frames.device)
+        noise = torch.randn(shape, generator=moment.random, device=frames.device)
+        predicted = self.trained[role](frames, self.config.latent_noise * level * noise)
+        loss = losses.reconstruction(
+            predicted,
+            frames,
+            gradient_weight=self.config.gradient_weight,
+            square_weight=self.config.square_weight,
+        )
+        squared = (predicted.detach() - frames).square().mean() / 4
+        return loss, {"psnr_db": -10 * squared.log10()}
+
+
+class FlowMatching:
+    def __init__(
+        self, config: FlowMatchingConfig, transformer: nn.Module, cache: CacheConfig, frames: int
+    ) -> None:
+        self.config = config
+        self.trained = {"student": transformer}
+        self._plain: WorldTransformer = _unwrap(transformer)
+        tokens = self._plain.config.tokens_per_frame
+        device = self._plain.position.device
+        self._attend: Attend = attend_all
+        if config.history == "clean":
+            self._attend = TeacherForcing(frames, tokens, cache, device)
+
+    def due(self, step: int) -> Sequence[str]:  # noqa: ARG002 - the same at every step
+        return ("student",)
+
+    def loss(
+        self,
+        role: str,  # noqa: ARG002 - it has one role only
+        batch: LatentBatch,
+        moment: Moment,
+    ) -> tuple[Tensor, Metrics]:
+        x0 = batch.latents.float()
+        geometry = self._plain.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
+        context = self._context(x0, batch.words, geometry, moment)
+        sigma = self._noise_levels(x0, moment)
+        noise = _randn_like(x0, moment)
+        noisy = flow.interpolate(x0, noise, sigma)
+        predicted = self._predict(context, noisy, sigma, batch.words, geometry)
+        return losses.flow_matching(predicted, x0, noise), {}
+
+    def _predict(
+        self,
+        context: Tensor | None,
+        noisy: Tensor,
+        sigma: Tensor,
+        words: Tensor,
+        geometry: Geometry,
+    ) -> Tensor:
+        kernels = [self._attend] * self._plain.config.layers
+        network = self.trained["student"]
+        if context is None:
+            out: Tensor = network(noisy, sigma, words, geometry, kernels)
+            return out
+        latents = torch.cat([context, noisy], dim=1)
+        sigmas = torch.cat([torch.zeros_like(sigma), sigma], dim=1)
+        both = network(latents, sigmas, words, geometry.twice(), kernels)
+        return both[:, context.shape[1] :]
+
+    def _context(
+        self, x0: Tensor, words: Tensor, geometry: Geometry, moment: Moment
+    ) -> Tensor | None:
+        """The history the student sees: a little noisy, and late in training partly its own."""
+        if self.config.history == "full":
+            return None
+        level = self.config.context_noise * _rand(x0.shape[:2], x0, moment)
+        context = flow.interpolate(x0, _randn_like(x0, moment), level)
+        if moment.progress < self.config.own_context_from or not self.config.own_context_share:
+            return context
+        sigma = 0.2 + 0.7 * _rand(x0.shape[:2], x0, moment)
+        noisy = flow.interpolate(x0, _randn_like(x0, moment), sigma)
+        with torch.no_grad():
+            predicted = self._predict(context, noisy, sigma, words, geometry)
+        own = flow.x0_from_velocity(noisy, predicted, sigma)
+        chosen = _rand((len(x0), 1, 1, 1), x0, moment) < self.config.own_context_share
+        return torch.where(chosen, own, context)
+
+    def _noise_levels(self, x0: Tensor, moment: Moment) -> Tensor:
+        b, f = x0.shape[:2]
+        u = _rand((b, f if self.config.noise_per == "frame" else 1), x0, moment)
+        return flow.shift(u, self.config.shift).expand(b, f)
+
+
+def _rand(shape: Sequence[int], like: Tensor, moment: Moment) -> Tensor:
+    return torch.rand(tuple(shape), generator=moment.random, device=like.device)
+
+
+def _randn_like(x: Tensor, moment: Moment) -> Tensor:
+    return torch.randn(x.shape, generator=moment.random, device=x.device)
+
+
+def _unwrap(network: nn.Module) -> Any:
+    return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network

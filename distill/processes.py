@@ -1,0 +1,65 @@
+"""One process or many: `torchrun --nproc_per_node N -m distill ...` is all it takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Who we are among the processes of a run."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return self.rank == 0
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """Average gradients over processes, if there are several."""
+        if self.count == 1:
+            return network
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(network, ids, broadcast_buffers=False)
+
+    def wait(self) -> None:
+        if self.count > 1:
+            dist.barrier()
+
+    def agree(self, value: float) -> float:
+        """Rank 0's value, on every rank: decisions taken from clocks must be taken together."""
+        if self.count == 1:
+            return value
+        tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.broadcast(tensor, 0)
+        return float(tensor.item())
+
+
+@contextmanager
+def join(device_name: str | None) -> Iterator[Processes]:
+    """Join the run that torchrun started, or be alone."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    use_cuda = torch.cuda.is_available() and device_name in (None, "cuda")
+    device = torch.device(f"cuda:{local}") if use_cuda else torch.device(device_name or "cpu")
+    if use_cuda:
+        torch.cuda.set_device(device)
+    if count > 1:
+        dist.init_process_group(
+            "nccl" if use_cuda else "gloo", device_id=device if use_cuda else None
+        )
+    try:
+        yield Processes(int(os.environ.get("RANK", "0")), count, device)
+    finally:
+        if count > 1:
+            dist.destroy_process_group()

@@ -1,0 +1,137 @@
+"""Folders in, folders out: what joins configs, networks, data and the training loop."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from distill.batches import FrameBatches
+from distill.clips import ClipSet
+from distill.evaluate import Model
+from distill.processes import Processes
+from distill.stages import ModelConfig, StageConfig, build_batches, build_network, build_objective
+from distill.trainer import Trainer
+from worldmodel import config as strict
+from worldmodel.autoencoder import Autoencoder, AutoencoderConfig, frames_to_float
+from worldmodel.checkpoint import (
+    PlayableConfig,
+    RolloutConfig,
+    assign,
+    load_model,
+    load_tensors,
+    save_model,
+    save_module,
+)
+from worldmodel.kv_cache import CacheConfig
+from worldmodel.session import choose_device, fastest_dtype, prepare
+from worldmodel.transformer import TransformerConfig, WorldTransformer
+from worldmodel.types import Intrinsics, MotionLimits
+
+CALIBRATION_FRAMES = 1024
+
+
+def run_stage(
+    stage: StageConfig,
+    model: ModelConfig,
+    data: Path,
+    out: Path,
+    init: Path | None,
+    processes: Processes,
+) -> dict[str, Any]:
+    """Train or resume one stage in folder `out`; leaves averaged weights and `report.json` there.
+
+    Raises:
+        ValueError: if the data, the initial weights or the run folder do not fit the stage.
+    """
+    clips = ClipSet(data)
+    torch.manual_seed(stage.seed)
+    network = build_network(stage, model, init).to(processes.device)
+    batches = build_batches(stage, model, clips, processes)
+    out.mkdir(parents=True, exist_ok=True)
+    if stage.compile:
+        _compile(network)
+    if processes.device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    objective = build_objective(stage, model, processes.wrap(network))
+    report = Trainer(stage, network, objective, batches, out, processes).run()
+    if isinstance(network, Autoencoder):
+        _calibrate(network, clips, stage, processes)
+    if processes.leads:
+        config = network.config
+        save_module(out, stage.network_name, network, config, torch.float32)
+        (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    processes.wait()
+    return report
+
+
+def _compile(network: nn.Module) -> None:
+    if isinstance(network, WorldTransformer):
+        network.compile_blocks(lambda b: b.compile(dynamic=False))  # type: ignore[attr-defined]
+    else:
+        network.compile(dynamic=False)
+
+
+def _calibrate(
+    network: Autoencoder, clips: ClipSet, stage: StageConfig, processes: Processes
+) -> None:
+    sample = FrameBatches(clips, CALIBRATION_FRAMES, stage.seed + 1, 0).at(0).frames
+    parts = sample.split(64)
+    with torch.autocast(
+        processes.device.type, torch.bfloat16, enabled=processes.device.type == "cuda"
+    ):
+        network.calibrate([frames_to_float(part.to(processes.device)) for part in parts])
+
+
+def load_autoencoder(folder: Path) -> Autoencoder:
+    """The autoencoder of a run or model folder, float32 on the CPU."""
+    config, weights = load_tensors(folder, "autoencoder", AutoencoderConfig)
+    network = Autoencoder(config)
+    assign(network, weights, str(folder))
+    return network.eval()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportConfig:
+    """How an exported model is to be played: `configs/export/*.yaml`."""
+
+    name: str
+    summary: str
+    licence: str
+    frames_per_second: float
+    rollout: RolloutConfig
+    cache: CacheConfig
+    intrinsics: Intrinsics
+    limits: MotionLimits
+
+
+def export(config_path: Path, autoencoder: Path, transformer: Path, out: Path) -> None:
+    """Write a playable model folder from two run folders."""
+    config = strict.load(config_path, ExportConfig)
+    network_config, weights = load_tensors(transformer, "transformer", TransformerConfig)
+    network = WorldTransformer(network_config)
+    assign(network, weights, str(transformer))
+    tree = {name: getattr(config, name) for name in ExportConfig.__slots__}
+    save_model(out, PlayableConfig(**tree, sha256={}), load_autoencoder(autoencoder), network)
+
+
+def load_for_evaluation(folder: Path, device_name: str | None) -> Model:
+    """A playable model, ready on a device in the type it is played in."""
+    playable, autoencoder, transformer = load_model(folder)
+    device = choose_device(device_name)
+    dtype = fastest_dtype(device)
+    return Model(
+        playable=playable,
+        autoencoder=prepare(autoencoder, device, dtype),
+        transformer=prepare(transformer, device, dtype),
+        device=device,
+        dtype=dtype,
+    )
+
+

@@ -1,0 +1,1 @@
+"""Procedural low-poly worlds, rendered off-screen with exact camera poses."""

@@ -1,0 +1,114 @@
+"""The stages of training are rows of a table: a YAML file each, over one loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from distill.batches import Batches, FrameBatches, LatentBatches, ResidentFrameBatches
+from distill.clips import ClipSet
+from distill.objectives import (
+    FlowMatching,
+    FlowMatchingConfig,
+    Objective,
+    Reconstruction,
+    ReconstructionConfig,
+)
+from distill.optimizers import OptimizerConfig
+from distill.processes import Processes
+from worldmodel import config as strict
+from worldmodel.autoencoder import Autoencoder, AutoencoderConfig
+from worldmodel.checkpoint import assign, load_tensors
+from worldmodel.kv_cache import CacheConfig
+from worldmodel.transformer import TransformerConfig, WorldTransformer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """A world model's architecture: `configs/model/*.yaml`."""
+
+    autoencoder: AutoencoderConfig
+    transformer: TransformerConfig
+    cache: CacheConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageConfig:
+    """One stage: `configs/stage/*.yaml`."""
+
+    model: Path  # relative to the working directory
+    objective: ReconstructionConfig | FlowMatchingConfig
+    optimizer: OptimizerConfig
+    batch_size: int  # clips (or single frames) a step, per process
+    frames: int  # frames a clip; 1 for the autoencoder
+    steps: int
+    time_budget_s: float | None = None  # end early and on schedule when the steps do not fit
+    time_reversal: float = 0.0
+    prompt_dropout: float = 0.1
+    ema_decay: float = 0.999
+    seed: int = 0
+    compile: bool = True
+    resident: bool = False  # autoencoder: keep the frames in GPU memory, spread over the processes
+    checkpoint_every_s: float = 120.0
+
+    @property
+    def network_name(self) -> str:
+        return "autoencoder" if self.objective.kind == "reconstruction" else "transformer"
+
+
+def load_stage(path: Path, overrides: list[str]) -> tuple[StageConfig, ModelConfig]:
+    stage = strict.load(path, StageConfig, overrides)
+    return stage, strict.load(stage.model, ModelConfig)
+
+
+def build_network(stage: StageConfig, model: ModelConfig, init: Path | None) -> nn.Module:
+    """The network a stage trains, from scratch or from the weights an earlier stage left in `init`.
+
+    Raises:
+        ValueError: if `init` holds another kind or shape of network.
+    """
+    if stage.network_name == "autoencoder":
+        network: nn.Module = Autoencoder(model.autoencoder)
+        config: Any = model.autoencoder
+    else:
+        network = WorldTransformer(model.transformer)
+        config = model.transformer
+    if init is not None:
+        found, weights = load_tensors(init, stage.network_name, type(config))
+        if found != config:
+            raise ValueError(f"{init}: its {stage.network_name} has another architecture: {found}")
+        assign(network, weights, str(init))
+    return network
+
+
+def build_objective(stage: StageConfig, model: ModelConfig, network: nn.Module) -> Objective:
+    """`network` is on its device, and wrapped for several processes if there are any."""
+    if isinstance(stage.objective, ReconstructionConfig):
+        return Reconstruction(stage.objective, network)
+    return FlowMatching(stage.objective, network, model.cache, stage.frames)
+
+
+def build_batches(
+    stage: StageConfig, model: ModelConfig, clips: ClipSet, processes: Processes
+) -> Batches:
+    rank, ranks = processes.rank, processes.count
+    if stage.network_name == "autoencoder" and stage.resident:
+        device = processes.device
+        return ResidentFrameBatches(clips, stage.batch_size, stage.seed, rank, ranks, device)
+    if stage.network_name == "autoencoder":
+        clips.shards[0].array("frames")
+        return FrameBatches(clips, stage.batch_size, stage.seed, rank)
+    return LatentBatches(
+        clips,
+        model.transformer.vocabulary,
+        batch_size=stage.batch_size,
+        frames=stage.frames,
+        time_reversal=stage.time_reversal,
+        prompt_dropout=stage.prompt_dropout,
+        seed=stage.seed,
+        rank=rank,
+        ranks=ranks,
+    )

@@ -1,0 +1,203 @@
+"""The one training loop."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from distill import losses
+from distill.batches import Batches, prefetch, to_device
+from distill.objectives import Moment, Objective
+from distill.optimizers import ExponentialAverage, Optimizers
+from distill.processes import Processes
+from distill.stages import StageConfig
+from distill.state import load_state, save_state
+from worldmodel import config as strict
+
+LOG_EVERY = 20
+CLOCK_EVERY = 10  # steps between looks at the clock, which all processes must share
+
+
+class NotFiniteError(RuntimeError):
+    """A loss or gradient was NaN or infinite; nothing was updated with it."""
+
+
+@dataclass
+class Trainer:
+    """Runs a stage from wherever its folder says it stands."""
+
+    stage: StageConfig
+    network: nn.Module  # unwrapped
+    objective: Objective
+    batches: Batches
+    out: Path
+    processes: Processes
+
+    def __post_init__(self) -> None:
+        self.step = 0
+        self.elapsed_s = 0.0  # training time of earlier runs of this stage
+        self.optimizers = Optimizers(self.stage.optimizer, self.network)
+        self.average = ExponentialAverage(self.network, self.stage.ema_decay)
+        self._random = torch.Generator(self.processes.device)
+        self._clock = 0.0
+        self._history: list[dict[str, float]] = []
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end of the stage; returns its report. Weights are left at their average.
+
+        Raises:
+            NotFiniteError: if the loss stops being finite.
+            ValueError: if the folder holds a checkpoint of another configuration.
+        """
+        self._resume()
+        started = saved = time.monotonic()
+        bar = tqdm(
+            total=self.stage.steps, initial=self.step, disable=not self.processes.leads, unit="step"
+        )
+        remaining = range(self.step, self.stage.steps)
+        for batch in prefetch(self.batches, remaining, self._send):
+            now = time.monotonic()
+            progress = self._update_progress(now - started)
+            if progress >= 1.0:
+                break
+            self._one_step(batch, progress, bar)
+            self.step += 1
+            bar.update()
+            if self._due_to_save(now - saved):
+                self._save(now - started)
+                saved = now
+        bar.close()
+        seconds = self.elapsed_s + time.monotonic() - started
+        if self.step > 0:
+            self._save(seconds - self.elapsed_s)
+        self.average.copy_to(self.network)
+        return self._report(seconds)
+
+    def _update_progress(self, seconds: float) -> float:
+        """Share of the stage that is done, by steps or by the clock, whichever is further."""
+        budget = self.stage.time_budget_s
+        if budget is not None and self.step % CLOCK_EVERY == 0:
+            self._clock = self.processes.agree((self.elapsed_s + seconds) / budget)
+        return max(self.step / self.stage.steps, self._clock)
+
+    def _due_to_save(self, seconds: float) -> bool:
+        """Decided by the first process's clock: saving is something all processes do together."""
+        if self.step % CLOCK_EVERY:
+            return False
+        return self.processes.agree(float(seconds > self.stage.checkpoint_every_s)) > 0
+
+    def _one_step(self, batch: Any, progress: float, bar: tqdm[Any]) -> None:
+        # the generator is seeded per step, so a resumed run draws the noise it would have drawn
+        nth_step = self.stage.seed * 1_000_003 + self.step
+        self._random.manual_seed(nth_step * 512 + self.processes.rank)
+        moment = Moment(progress, self._random)
+        for role in self.objective.due(self.step):
+            with self._precision():
+                loss, metrics = self.objective.loss(role, batch, moment)
+            loss.backward()
+            norm = self.optimizers.clip()
+            finite = losses.is_finite(loss, norm)
+            if finite.device.type == "cuda":
+                torch._assert_async(finite)  # stops before the update, without waiting for the GPU
+            elif not finite:
+                raise NotFiniteError(f"step {self.step}: the loss or its gradient is not finite")
+            self.optimizers.step(self.stage.optimizer.factor(self.step, progress))
+        self.average.update()
+        if self.step % LOG_EVERY == 0:
+            self._log(loss, norm, metrics, progress, bar)
+
+    def _precision(self) -> Any:
+        if self.processes.device.type == "cuda":
+            return torch.autocast("cuda", torch.bfloat16)
+        return nullcontext()
+
+    def _send(self, batch: Any) -> Any:
+        if self.processes.device.type == "cuda":
+            torch.cuda.set_device(self.processes.device)  # reading threads start on the first GPU
+        return to_device(batch, self.processes.device)
+
+    def _log(
+        self,
+        loss: Tensor,
+        norm: Tensor,
+        metrics: dict[str, Tensor],
+        progress: float,
+        bar: tqdm[Any],
+    ) -> None:
+        row = {"step": float(self.step), "progress": progress, "loss": loss.item()}
+        row |= {"gradient_norm": float(norm)} | {name: v.item() for name, v in metrics.items()}
+        self._history.append(row)
+        bar.set_postfix({name: f"{row[name]:.4g}" for name in ("loss", *metrics)})
+        if self.processes.leads:
+            with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.out / "checkpoint.safetensors"
+
+    def _save(self, seconds: float) -> None:
+        if self.processes.leads:
+            save_state(
+                self._checkpoint,
+                {
+                    "stage": strict.to_plain(self.stage),
+                    "step": self.step,
+                    "elapsed_s": self.elapsed_s + seconds,
+                    "network": self.network.state_dict(),
+                    "average": self.average.weights,
+                    "average_updates": self.average.updates,
+                    "optimizers": self.optimizers.state_dict(),
+                },
+            )
+        self.processes.wait()
+
+    def _resume(self) -> None:
+        if not self._checkpoint.is_file():
+            return
+        state = load_state(self._checkpoint)
+        ours = json.loads(json.dumps(strict.to_plain(self.stage)))
+        changed = [key for key in ours if state["stage"].get(key) != ours[key]]
+        if changed:
+            raise ValueError(
+                f"{self.out}: holds a run of another configuration (it differs in"
+                f" {', '.join(changed)}); choose another folder"
+            )
+        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+        self.network.load_state_dict(state["network"])
+        device = self.processes.device
+        self.average.weights = [weight.to(device) for weight in state["average"]]
+        self.average.updates = state["average_updates"]
+        self.optimizers.load_state_dict(state["optimizers"])
+
+    def _report(self, seconds: float) -> dict[str, Any]:
+        units = self.step * self.stage.batch_size * self.processes.count
+        return {
+            "stage": strict.to_plain(self.stage),
+            "steps": self.step,
+            "seconds": round(seconds, 1),
+            "processes": self.processes.count,
+            "device": _device_name(self.processes.device),
+            "torch": torch.__version__,
+            "clips_per_second": round(units / max(seconds, 1e-9), 1),
+            "peak_memory_gib": _peak_memory_gib(self.processes.device),
+            "last": self._history[-1] if self._history else {},
+        }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _peak_memory_gib(device: torch.device) -> float | None:
+    if device.type != "cuda":
+        return None
+    return round(torch.cuda.max_memory_allocated(device) / 2**30, 2)

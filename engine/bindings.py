@@ -1,0 +1,45 @@
+"""Which key does what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyBindings:
+    """Key names as pygame spells them (`pygame.key.name`), any number per action."""
+
+    forward: tuple[str, ...] = ("w",)
+    back: tuple[str, ...] = ("s",)
+    left: tuple[str, ...] = ("a",)
+    right: tuple[str, ...] = ("d",)
+    up: tuple[str, ...] = ("e", "space")
+    down: tuple[str, ...] = ("q", "left ctrl")
+    run: tuple[str, ...] = ("left shift", "right shift")
+    look_left: tuple[str, ...] = ("left",)
+    look_right: tuple[str, ...] = ("right",)
+    look_up: tuple[str, ...] = ("up",)
+    look_down: tuple[str, ...] = ("down",)
+    pause: tuple[str, ...] = ("p", "pause")
+    reset: tuple[str, ...] = ("r",)
+    new_seed: tuple[str, ...] = ("n",)
+    full_screen: tuple[str, ...] = ("f11",)
+    screenshot: tuple[str, ...] = ("f12",)
+    help: tuple[str, ...] = ("f1",)
+    hud: tuple[str, ...] = ("f2",)
+    leave: tuple[str, ...] = ("escape",)
+
+    def __post_init__(self) -> None:
+        self.action_by_key()
+
+    def action_by_key(self) -> dict[str, str]:
+        """Raises:
+        ValueError: if two actions share a key.
+        """
+        actions: dict[str, str] = {}
+        for binding in fields(self):
+            for key in getattr(self, binding.name):
+                if key in actions:
+                    raise ValueError(f"key {key!r} does both {actions[key]!r} and {binding.name!r}")
+                actions[key] = binding.name
+        return actions

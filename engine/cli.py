@@ -1,0 +1,202 @@
+"""The command line of `play.py`, checked in full before anything slow is imported."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from engine.display import check_display
+from engine.library import find_model, start_files
+from engine.output import MOST_SCALE, check_output, check_parent
+from engine.paths import Poses, read_poses
+from engine.scene import Scene, read_image
+from engine.settings import PlayConfig
+from worldmodel import config, trajectory
+
+BAD_INPUT = 2
+FASTEST_FPS = 240.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The command line as typed."""
+
+    model: str
+    list_models: bool
+    start: str | None
+    image: Path | None
+    prompt: str
+    seed: int | None
+    device: str | None
+    steps: int | None
+    fps: float | None
+    headless: bool
+    trajectory: str | None
+    poses: Path | None
+    poses_are_world_from_camera: bool
+    frames: int | None
+    out: Path | None
+    save_poses: Path | None
+    scale: float
+    overwrite: bool
+    config: Path
+    overrides: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Request:
+    """The command line after everything was checked that needs no open model."""
+
+    options: Options
+    config: PlayConfig
+    model: Path
+    scene: Scene  # where play begins
+    scenes: list[Scene]  # the model's own starts, in the order of the digit keys
+    poses: Poses | None
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line; `--help` has the rest."""
+        self.exit(BAD_INPUT, f"{self.prog}: error: {message}\n")
+
+
+def parse(argv: Sequence[str] | None, default_config: Path) -> Options:
+    parser = Parser(
+        prog="play.py",
+        description="Walk through a world that a neural network generates frame by frame.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--model", default="pocket", help="a name in assets/ or a folder (default: %(default)s)")
+    add(
+        "--list",
+        action="store_true",
+        dest="list_models",
+        help="list the shipped models and their starts",
+    )
+    add("--config", type=Path, default=default_config, help="default: configs/play/default.yaml")
+    add("overrides", nargs="*", metavar="key.path=value", help="single values of the config")
+    _add_world(parser)
+    _add_headless(parser)
+    return Options(**vars(parser.parse_args(argv)))
+
+
+def _add_world(parser: Parser) -> None:
+    add = parser.add_argument_group("world").add_argument
+    add("--start", metavar="NAME", help="one of the model's start frames (default: the first)")
+    add("--image", type=Path, help="start from your own picture")
+    add("--prompt", default="", help="what the world is like, for models that read it")
+    add("--seed", type=int, help="default: random in the window, 0 headless")
+    add("--device", help="cpu, cuda, cuda:1, ... (default: the fastest there is)")
+    add("--steps", type=int, help="denoising steps per frame (default: the model's)")
+    add("--fps", type=float, help="rate of the world (default: what this machine holds)")
+
+
+def _add_headless(parser: Parser) -> None:
+    add = parser.add_argument_group("without a window").add_argument
+    add("--headless", action="store_true", help="write a video; needs no display")
+    add("--trajectory", metavar="KEYS", help='keys and frames, such as "w*20,l*10,wd*8"')
+    add("--poses", type=Path, metavar="FILE.npy", help="(T, 4, 4) camera_from_world, OpenCV axes")
+    add("--poses-are-world-from-camera", action="store_true", help="the poses are the inverse")
+    add("--frames", type=int, help="how many to write; without a path the walk goes ahead")
+    add("--out", type=Path, help="a video (.mp4, .mkv, .mov) or a folder for PNG frames")
+    add("--save-poses", type=Path, metavar="FILE.npy", help="write the path that was walked")
+    add("--scale", type=float, default=1.0, help="enlarge the written frames")
+    add("--overwrite", action="store_true", help="replace output that exists")
+
+
+def check(options: Options, assets: Path) -> Request:
+    """Raises:
+    ValueError, OSError: with the one line to show.
+    """
+    play_config = config.load(options.config, PlayConfig, options.overrides)
+    _check_numbers(options)
+    model = find_model(options.model, assets)
+    if options.headless:
+        _check_headless(options)
+    else:
+        _check_windowed(options)
+    poses = None
+    if options.poses is not None:
+        inverse = options.poses_are_world_from_camera
+        poses = read_poses(options.poses, world_from_camera=inverse)
+    seed = options.seed
+    if seed is None:
+        seed = 0 if options.headless else random.randrange(2**31)
+    files = start_files(model)
+    scenes = [Scene(name, seed, read_image(file), options.prompt) for name, file in files.items()]
+    scene = _first_scene(options, seed, scenes, model)
+    return Request(
+        options=options, config=play_config, model=model, scene=scene, scenes=scenes, poses=poses
+    )
+
+
+def _check_numbers(options: Options) -> None:
+    fps, scale = options.fps, options.scale
+    if fps is not None and not 1.0 <= fps <= FASTEST_FPS:
+        raise ValueError(f"--fps must lie between 1 and {FASTEST_FPS:.0f}, got {fps}")
+    if not (math.isfinite(scale) and 0.0 < scale <= MOST_SCALE):
+        raise ValueError(f"--scale must lie above 0 and be at most {MOST_SCALE}, got {scale}")
+    if options.steps is not None and options.steps < 1:
+        raise ValueError(f"--steps must be at least 1, got {options.steps}")
+    if options.frames is not None and not 1 <= options.frames <= trajectory.MAX_FRAMES:
+        raise ValueError(
+            f"--frames must lie between 1 and {trajectory.MAX_FRAMES:,}, got {options.frames}"
+        )
+    if options.seed is not None and not 0 <= options.seed < 2**63:
+        raise ValueError(f"--seed must lie between 0 and 2^63 - 1, got {options.seed}")
+
+
+def _check_windowed(options: Options) -> None:
+    headless_only = {
+        "--trajectory": options.trajectory,
+        "--poses": options.poses,
+        "--frames": options.frames,
+        "--out": options.out,
+        "--save-poses": options.save_poses,
+    }
+    for flag, value in headless_only.items():
+        if value is not None:
+            raise ValueError(f"{flag} needs --headless")
+    check_display()
+
+
+def _check_headless(options: Options) -> None:
+    if options.trajectory is not None and options.poses is not None:
+        raise ValueError("--trajectory and --poses exclude each other")
+    if options.poses is None and options.poses_are_world_from_camera:
+        raise ValueError("--poses-are-world-from-camera needs --poses")
+    if options.trajectory is not None:
+        trajectory.parse(options.trajectory, frames_per_second=1.0)  # the rate changes no error
+    if options.out is not None:
+        check_output(options.out, overwrite=options.overwrite)
+    if options.save_poses is not None:
+        _check_poses_output(options.save_poses, overwrite=options.overwrite)
+
+
+def _check_poses_output(path: Path, *, overwrite: bool) -> None:
+    if path.suffix != ".npy":
+        raise ValueError(f"output {path}: poses are written to a .npy file")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise ValueError(f"output {path} exists; add --overwrite to replace it")
+    check_parent(path)
+
+
+def _first_scene(options: Options, seed: int, scenes: list[Scene], model: Path) -> Scene:
+    if options.image is not None:
+        if options.start is not None:
+            raise ValueError("--start and --image exclude each other")
+        return Scene(options.image.stem, seed, read_image(options.image), options.prompt)
+    if options.start is None:
+        return scenes[0] if scenes else Scene("", seed, None, options.prompt)
+    for scene in scenes:
+        if scene.name == options.start:
+            return scene
+    known = ", ".join(scene.name for scene in scenes) or "none"
+    raise ValueError(f"unknown start {options.start!r}; starts of {model.name}: {known}")

@@ -1,0 +1,246 @@
+"""The game as the player meets it: events, actions, presentation. Runs on the main thread."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pygame
+from PIL import Image
+from pygame.event import Event
+
+from engine.hud import Hud, HudState
+from engine.input import PlayerInput
+from engine.loop import Generated, GenerationLoop, Prepare
+from engine.output import free_name
+from engine.pacing import RateMeter, frame_due
+from engine.scene import Scene
+from engine.settings import PlayConfig
+from engine.viewer import SpriteLayer, Viewer
+from engine.window import Window
+
+MOST_DISPLAY_HZ = 60.0
+PAUSED_WAIT_S = 0.25
+LOADING_WAIT_S = 1 / 15  # as often as frames will come: drawing may slow the model measured now
+STATUS_PERIOD_S = 0.25
+TOAST_S = 2.5
+LOADING_SWEEP_S = 1.4
+DIMMED = 0.45
+LOADING_DIMMED = 0.35
+LOADING = "waking up the world"
+REDRAW_EVENTS = (
+    pygame.WINDOWSIZECHANGED,
+    pygame.WINDOWEXPOSED,
+    pygame.WINDOWRESTORED,
+)
+
+
+class Game:
+    """One window, one world. `run` returns when the player leaves."""
+
+    def __init__(
+        self,
+        prepare: Prepare,
+        scene: Scene,
+        scenes: Sequence[Scene],
+        model: str,
+        config: PlayConfig,
+    ) -> None:
+        """`scene` is where play begins; the digit keys lead to `scenes`."""
+        self.window = Window(config.window, f"{model} · world model")
+        self.input = PlayerInput(config.keys)
+        self.viewer = Viewer(self.window.context, config.window.sharpness)
+        self._sprites = SpriteLayer(self.window.context)
+        self._hud = Hud(self._sprites, config.keys)
+        self._config = config
+        self._model = model
+        self.scene = scene
+        self._scenes = scenes
+        self._wake = pygame.event.custom_type()
+        self.loop = GenerationLoop(
+            prepare, scene, self.input.take, config.controls, on_change=self._wake_up
+        )
+        self.paused = False
+        self.help = False
+        self.leaving = False
+        self._hud_visible = config.window.hud
+        self._shown: tuple[int, int] | None = None  # step and frame on show
+        self._shown_meter = RateMeter()
+        self._status = HudState(model)
+        self._status_due_s = 0.0
+        self._toast, self._toast_until_s = "", 0.0
+        self._dirty = True
+        self._next_draw_s = 0.0
+
+    def run(self) -> None:
+        """Play until the player leaves; an error of the generation thread is raised here."""
+        if self.scene.image is not None:
+            self.viewer.show(self.scene.image)  # something to look at while the model loads
+        self.loop.start()
+        try:
+            while not self.leaving:
+                self.tick()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self.loop.stop()
+        self.input.close()
+        self.window.close()
+
+    def tick(self) -> None:
+        """Wait for something to happen, at most until the next moment that needs drawing."""
+        first = pygame.event.wait(max(1, round(1000 * self._wait_s(time.monotonic()))))
+        for event in (first, *pygame.event.get()):
+            self._handle(event)
+        now_s = time.monotonic()
+        newest = self.loop.newest()
+        if newest is not None:
+            self._take_frame(newest, now_s)
+        state = self._hud_state(newest, now_s)
+        self._dirty |= self._hud.update(state, self.window.size)
+        if self._dirty and now_s >= self._next_draw_s:
+            self._draw(newest, now_s)
+
+    def _wait_s(self, now_s: float) -> float:
+        if self._dirty:
+            return max(0.0, self._next_draw_s - now_s)
+        if self.loop.spec is None:
+            return LOADING_WAIT_S
+        # New frames and input end the wait at once; only a step of several frames needs the clock.
+        several = self.loop.spec.frames_per_step > 1
+        return 1 / MOST_DISPLAY_HZ if several and not self.paused else PAUSED_WAIT_S
+
+    def _wake_up(self) -> None:
+        if pygame.display.get_init():
+            pygame.event.post(Event(self._wake))
+
+    def _take_frame(self, newest: Generated, now_s: float) -> None:
+        assert self.loop.spec is not None, "frames come from an open model"
+        rate = self.loop.spec.frames_per_second
+        due = (newest.number, frame_due(newest.ready_s, now_s, len(newest.frames), rate))
+        if due == self._shown:
+            return
+        if self._shown is None and self._config.window.capture_mouse:
+            self._capture_mouse(True)
+        self.viewer.show(newest.frames[due[1]])
+        self._shown = due
+        self._shown_meter.add(now_s)
+        self._dirty = True
+
+    def _draw(self, newest: Generated | None, now_s: float) -> None:
+        if newest is None:
+            brightness = LOADING_DIMMED
+        else:
+            brightness = DIMMED if self.paused or self.help else 1.0
+        size = self.window.size
+        self.viewer.draw(self.window.target, size, brightness)
+        self._sprites.draw(self.window.target, size, self._hud.places)
+        self.window.flip()
+        self._dirty = False
+        self._next_draw_s = now_s + 1 / MOST_DISPLAY_HZ
+
+    def _hud_state(self, newest: Generated | None, now_s: float) -> HudState:
+        spec = self.loop.spec
+        if newest is None or spec is None:
+            phase = abs(2.0 * (now_s / LOADING_SWEEP_S % 1.0) - 1.0)
+            return HudState(self._model, loading=LOADING, loading_phase=round(phase, 3))
+        if now_s >= self._status_due_s:
+            self._status_due_s = now_s + STATUS_PERIOD_S
+            stats = self.loop.stats()
+            self._status = replace(
+                self._status,
+                world_fps=spec.frames_per_second,
+                generated_fps=round(stats.frames_per_second, 1),
+                shown_fps=round(self._shown_meter.rate(now_s), 1),
+                step_ms=round(1000 * stats.step_s),
+            )
+        return replace(
+            self._status,
+            scene=newest.scene.name,
+            seed=newest.scene.seed,
+            held=self.input.held(),
+            toast=self._toast if now_s < self._toast_until_s else "",
+            paused=self.paused,
+            help=self.help,
+            visible=self._hud_visible,
+        )
+
+    def _handle(self, event: Event) -> None:
+        action = self.input.handle(event)
+        if action is not None:
+            self._act(action)
+        elif event.type == pygame.QUIT:
+            self.leaving = True
+        elif event.type == pygame.MOUSEBUTTONDOWN and event.button == pygame.BUTTON_LEFT:
+            self._capture_mouse(True)
+            self._pause(False)
+        elif event.type == pygame.KEYDOWN and pygame.K_1 <= event.key <= pygame.K_9:
+            self._go_to(event.key - pygame.K_1)
+        elif event.type in REDRAW_EVENTS:
+            self._dirty = True
+
+    def _act(self, action: str) -> None:
+        if action == "pause":
+            self._pause(not self.paused)
+        elif action == "reset":
+            self._begin(self.scene)
+        elif action == "new_seed":
+            self._begin(replace(self.scene, seed=random.randrange(2**31)))
+        elif action == "full_screen" and not self.window.toggle_full_screen():
+            self._say("full screen is not available on this display")
+        elif action == "screenshot":
+            self._screenshot()
+        elif action == "help":
+            self.help = not self.help
+        elif action == "hud":
+            self._hud_visible = not self._hud_visible
+        elif action == "leave":
+            self._step_back()
+        self._dirty = True
+
+    def _step_back(self) -> None:
+        """Close the help, else free the mouse and pause, else leave."""
+        if self.help:
+            self.help = False
+        elif self.loop.spec is None or self.paused:
+            self.leaving = True
+        else:
+            self._pause(True)
+
+    def _pause(self, paused: bool) -> None:
+        if paused:
+            self._capture_mouse(False)
+        if paused != self.paused:
+            self.input.take()  # what was done while nothing moved is not owed later
+            self.paused = paused
+            self.loop.set_paused(paused)
+            self._shown_meter.clear()
+            self._dirty = True
+
+    def _capture_mouse(self, captured: bool) -> None:
+        self.window.capture_mouse(captured)
+        self.input.mouse_looks = captured
+
+    def _begin(self, scene: Scene) -> None:
+        self.scene = scene
+        self.loop.reset(scene)
+        self._say(f"{scene.name or 'new world'} · seed {scene.seed}")
+
+    def _go_to(self, index: int) -> None:
+        if index < len(self._scenes):
+            self._begin(replace(self._scenes[index], seed=self.scene.seed))
+
+    def _screenshot(self) -> None:
+        if self._shown is None:
+            return
+        path = free_name(Path(self._config.screenshots), self._model, ".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(self.viewer.capture(self.window.size)).save(path)
+        self._say(f"saved {path}")
+
+    def _say(self, words: str) -> None:
+        self._toast, self._toast_until_s = words, time.monotonic() + TOAST_S

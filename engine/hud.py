@@ -1,0 +1,254 @@
+"""What lies over the picture: status, keys held, banners, help and the loading screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pygame import Surface
+
+from engine import painting as paint
+from engine.bindings import KeyBindings
+from engine.viewer import SpriteLayer
+
+DESIGN_HEIGHT_PX = 640  # the window height at which one design pixel is one pixel
+LOADING_BAR = (240, 4)
+LOADING_LIGHT = 64
+SLOW = 0.9  # share of the world's rate below which the HUD says so
+
+
+@dataclass(frozen=True, slots=True)
+class HudState:
+    """Everything the HUD depends on: equal states look equal."""
+
+    model: str
+    scene: str = ""
+    seed: int = 0
+    world_fps: float = 0.0
+    generated_fps: float = 0.0
+    shown_fps: float = 0.0
+    step_ms: float = 0.0
+    held: frozenset[str] = frozenset()
+    toast: str = ""
+    loading: str = ""  # what is being waited for; empty once the world is there
+    loading_phase: float = 0.0  # 0 to 1, where the moving light is
+    paused: bool = False
+    help: bool = False
+    visible: bool = True
+
+
+class Hud:
+    """Paints a sprite again only when what it shows has changed."""
+
+    def __init__(self, sprites: SpriteLayer, keys: KeyBindings) -> None:
+        self._sprites = sprites
+        self._keys = keys
+        self._painted: dict[str, tuple[object, tuple[int, int]]] = {}  # name -> cause, size
+        self.places: dict[str, tuple[int, int]] = {}  # sprite -> left, top; in drawing order
+
+    def update(self, state: HudState, window_size: tuple[int, int]) -> bool:
+        """Bring sprites and places up to date; True if the picture changed."""
+        repainted = set(self._painted.items())
+        scale = min(3.0, max(0.55, window_size[1] / DESIGN_HEIGHT_PX))
+        places = self._lay_out(state, window_size, scale)
+        changed = places != self.places or set(self._painted.items()) != repainted
+        self.places = places
+        return changed
+
+    def _lay_out(
+        self, state: HudState, window: tuple[int, int], scale: float
+    ) -> dict[str, tuple[int, int]]:
+        places: dict[str, tuple[int, int]] = {}
+        margin = round(14 * scale)
+        if state.loading:
+            self._lay_out_loading(places, state, window, scale)
+            return places
+        if state.visible and not state.help:
+            self._sprite("status", (status_of(state), scale), lambda: status(state, scale))
+            places["status"] = (margin, margin)
+            size = self._sprite(
+                "keys", (state.held, scale), lambda: held_keys(state.held, self._keys, scale)
+            )
+            places["keys"] = (margin, window[1] - margin - size[1])
+            size = self._sprite("hint", scale, lambda: hint(self._keys, scale))
+            places["hint"] = (window[0] - margin - size[0], window[1] - margin - size[1])
+        if state.help:
+            size = self._sprite("help", scale, lambda: help_sheet(self._keys, scale))
+            places["help"] = _centred(size, window)
+        elif state.paused:
+            size = self._sprite("paused", scale, lambda: pause_banner(self._keys, scale))
+            places["paused"] = _centred(size, window)
+        if state.toast:
+            size = self._sprite("toast", (state.toast, scale), lambda: toast(state.toast, scale))
+            places["toast"] = ((window[0] - size[0]) // 2, window[1] - margin - size[1])
+        return places
+
+    def _lay_out_loading(
+        self,
+        places: dict[str, tuple[int, int]],
+        state: HudState,
+        window: tuple[int, int],
+        scale: float,
+    ) -> None:
+        cause = (state.model, state.loading, scale)
+        size = self._sprite(
+            "title", cause, lambda: loading_title(state.model, state.loading, scale)
+        )
+        left, top = _centred(size, window)
+        places["title"] = (left, top)
+        width, height = (round(side * scale) for side in LOADING_BAR)
+        light = round(LOADING_LIGHT * scale)
+        self._sprite("bar", scale, lambda: paint.rounded((width, height), height // 2, paint.TRACK))
+        self._sprite(
+            "light", scale, lambda: paint.rounded((light, height), height // 2, paint.ACCENT)
+        )
+        left, top = (window[0] - width) // 2, top + size[1] + round(22 * scale)
+        places["bar"] = (left, top)
+        places["light"] = (left + round((width - light) * state.loading_phase), top)
+
+    def _sprite(self, name: str, cause: object, painter: Callable[[], Surface]) -> tuple[int, int]:
+        known = self._painted.get(name)
+        if known is not None and known[0] == cause:
+            return known[1]
+        surface = painter().premul_alpha()
+        self._sprites.upload(name, surface.get_size(), surface.get_view("1").raw)
+        self._painted[name] = (cause, surface.get_size())
+        return surface.get_size()
+
+
+def status_of(state: HudState) -> tuple[str, str, bool]:
+    """The two lines of the status panel, and whether the world runs slower than its clock."""
+    scene = f" · {state.scene}" if state.scene else ""
+    slow = 0.0 < state.generated_fps < SLOW * state.world_fps
+    if state.paused:
+        return f"{state.model}{scene} · seed {state.seed}", "paused", False
+    speed = (
+        f"{state.generated_fps:.1f} frames/s generated · {state.shown_fps:.1f} shown"
+        f" · {state.step_ms:.0f} ms a step"
+    )
+    if slow:
+        speed += f" · slow motion, the world runs at {state.world_fps:.0f}"
+    return f"{state.model}{scene} · seed {state.seed}", speed, slow
+
+
+def status(state: HudState, scale: float) -> Surface:
+    first, second, slow = status_of(state)
+    lines = [
+        paint.text(first, round(23 * scale)),
+        paint.text(second, round(19 * scale), paint.ACCENT if slow else paint.MUTED),
+    ]
+    return paint.panel(paint.column(lines, round(4 * scale)), round(9 * scale))
+
+
+def held_keys(held: frozenset[str], keys: KeyBindings, scale: float) -> Surface:
+    """The movement and look keys as they lie on the keyboard, lit while held."""
+    height, gap = round(26 * scale), max(2, round(4 * scale))
+
+    def cap(action: str) -> Surface:
+        return paint.key_cap(getattr(keys, action)[0], height, lit=action in held)
+
+    def cluster(above: tuple[str, ...], below: tuple[str, ...]) -> Surface:
+        rows = [paint.row([cap(action) for action in actions], gap) for actions in (above, below)]
+        return paint.column(rows, gap, centred=True)
+
+    walking = cluster(("down", "forward", "up"), ("left", "back", "right"))
+    looking = cluster(("look_up",), ("look_left", "look_down", "look_right"))
+    return paint.row([walking, looking, cap("run")], round(14 * scale))
+
+
+def hint(keys: KeyBindings, scale: float) -> Surface:
+    words = paint.text("help", round(20 * scale))
+    cap = paint.key_cap(keys.help[0], round(22 * scale))
+    return paint.panel(paint.row([cap, words], round(7 * scale)), round(6 * scale))
+
+
+def toast(words: str, scale: float) -> Surface:
+    return paint.panel(paint.text(words, round(22 * scale)), round(10 * scale), paint.SHEET)
+
+
+def pause_banner(keys: KeyBindings, scale: float) -> Surface:
+    resume = f"{paint.short_name(keys.pause[0])} or click to go on"
+    leave = f"{paint.short_name(keys.leave[0])} to leave"
+    lines = [
+        paint.text("Paused", round(52 * scale)),
+        paint.text(f"{resume}   ·   {leave}", round(22 * scale), paint.MUTED),
+    ]
+    return paint.panel(paint.column(lines, round(10 * scale), centred=True), round(26 * scale))
+
+
+def loading_title(model: str, waiting_for: str, scale: float) -> Surface:
+    lines = [
+        paint.text(model, round(64 * scale)),
+        paint.text(waiting_for, round(22 * scale), paint.MUTED),
+    ]
+    return paint.column(lines, round(10 * scale), centred=True)
+
+
+def help_sheet(keys: KeyBindings, scale: float) -> Surface:
+    """Every control, in two columns."""
+    walking: list[tuple[str, tuple[str, ...]]] = [
+        ("walk", ("forward", "left", "back", "right")),
+        ("look", ("look_left", "look_up", "look_down", "look_right")),
+        ("rise", ("up",)),
+        ("sink", ("down",)),
+        ("run", ("run",)),
+    ]
+    running: list[tuple[str, tuple[str, ...]]] = [
+        ("pause", ("pause",)),
+        ("start again", ("reset",)),
+        ("new seed", ("new_seed",)),
+        ("full screen", ("full_screen",)),
+        ("screenshot", ("screenshot",)),
+        ("show or hide the HUD", ("hud",)),
+        ("pause and free the mouse; again: leave", ("leave",)),
+    ]
+    lists = [_help_list(entries, keys, scale) for entries in (walking, running)]
+    lists[0] = paint.column([lists[0], _device_notes(scale)], round(14 * scale))
+    sheet = [
+        paint.text("Controls", round(38 * scale)),
+        paint.row(lists, round(44 * scale), centred=False),
+    ]
+    return paint.panel(paint.column(sheet, round(18 * scale)), round(26 * scale), paint.SHEET)
+
+
+def _help_list(
+    entries: list[tuple[str, tuple[str, ...]]], keys: KeyBindings, scale: float
+) -> Surface:
+    height = round(26 * scale)
+    caps = [
+        paint.row(
+            [paint.key_cap(key, height) for key in _shown_keys(actions, keys)], round(4 * scale)
+        )
+        for _, actions in entries
+    ]
+    width = max(cap.get_width() for cap in caps)
+    lines = [
+        paint.row(
+            [paint.padded(cap, width), paint.text(words, round(21 * scale))], round(14 * scale)
+        )
+        for cap, (words, _) in zip(caps, entries, strict=True)
+    ]
+    return paint.column(lines, round(9 * scale))
+
+
+def _device_notes(scale: float) -> Surface:
+    notes = [
+        "Mouse: click to look around",
+        "1-9: other starting points",
+        "Gamepad: sticks walk and look, triggers sink and rise,",
+        "A runs, X starts again, Y new seed, Start pauses",
+    ]
+    height = round(19 * scale)
+    return paint.column([paint.text(note, height, paint.MUTED) for note in notes], round(5 * scale))
+
+
+def _shown_keys(actions: tuple[str, ...], keys: KeyBindings) -> list[str]:
+    """One key for each of several actions; every key of a single one, left and right as one."""
+    if len(actions) > 1:
+        return [getattr(keys, action)[0] for action in actions]
+    by_name = {paint.short_name(key): key for key in getattr(keys, actions[0])}
+    return list(by_name.values())
+
+
+def _centred(size: tuple[int, int], window: tuple[int, int]) -> tuple[int, int]:
+    return (window[0] - size[0]) // 2, (window[1] - size[1]) // 2

@@ -1,0 +1,145 @@
+"""Frames on the screen: upload, sharpen, edge-adaptive upscale, letterbox; sprites above."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+
+import moderngl
+import numpy as np
+from numpy.typing import NDArray
+
+BACKGROUND = (0.035, 0.043, 0.055)
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """Window pixels from the top left."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def letterbox(window_size: tuple[int, int], frame_size: tuple[int, int]) -> Rectangle:
+    """The largest rectangle of the frame's aspect in the middle of the window."""
+    scale = min(window_size[0] / frame_size[0], window_size[1] / frame_size[1])
+    width = min(window_size[0], max(1, round(frame_size[0] * scale)))
+    height = min(window_size[1], max(1, round(frame_size[1] * scale)))
+    return Rectangle((window_size[0] - width) // 2, (window_size[1] - height) // 2, width, height)
+
+
+class Viewer:
+    """Draws the newest frame; `context` must be current on the calling thread."""
+
+    def __init__(self, context: moderngl.Context, sharpness: float) -> None:
+        self._context = context
+        self._sharpen = _program(context, "frame.vert", "sharpen.frag")
+        self._sharpen["sharpness"] = sharpness
+        self._upscale = _program(context, "frame.vert", "upscale.frag")
+        self._sharpen_quad = context.vertex_array(self._sharpen, [])
+        self._upscale_quad = context.vertex_array(self._upscale, [])
+        self._source: moderngl.Texture | None = None
+        self._sharpened: moderngl.Framebuffer | None = None
+
+    def show(self, frame: NDArray[np.uint8]) -> None:
+        """Upload (H, W, 3) RGB, top row first; the size may differ from the frame before."""
+        size = (frame.shape[1], frame.shape[0])
+        if self._source is None or self._source.size != size:
+            self._allocate(size)
+        assert self._source is not None and self._sharpened is not None
+        self._source.write(np.ascontiguousarray(frame), alignment=1)
+        self._sharpened.use()
+        self._context.disable(moderngl.BLEND)
+        self._source.use(0)
+        self._sharpen_quad.render(moderngl.TRIANGLES, vertices=3)
+
+    def draw(
+        self, target: moderngl.Framebuffer, size: tuple[int, int], brightness: float = 1.0
+    ) -> None:
+        """Clear `target`, whose size is `size`, and draw the frame in the middle."""
+        target.use()
+        # The window's framebuffer reports its first size for ever, so the viewport is always set.
+        target.viewport = (0, 0, *size)
+        target.clear(*BACKGROUND)
+        if self._sharpened is None:
+            return
+        place = letterbox(size, self._sharpened.size)
+        bottom = size[1] - place.top - place.height
+        target.viewport = (place.left, bottom, place.width, place.height)
+        self._render_frame(self._sharpened, brightness)
+        target.viewport = (0, 0, *size)
+
+    def capture(self, window_size: tuple[int, int]) -> NDArray[np.uint8]:
+        """The frame as the window shows it, without bars and sprites: (height, width, 3)."""
+        if self._sharpened is None:
+            raise ValueError("there is no frame to capture yet")
+        place = letterbox(window_size, self._sharpened.size)
+        size = (place.width, place.height)
+        target = self._context.simple_framebuffer(size, components=4)
+        target.use()
+        self._render_frame(self._sharpened, brightness=1.0)
+        # Four components: reading three is far slower. GL rows come bottom first.
+        pixels = np.frombuffer(target.read(components=4), np.uint8).reshape(*size[::-1], 4)
+        target.release()
+        return np.ascontiguousarray(pixels[::-1, :, :3])
+
+    def _render_frame(self, sharpened: moderngl.Framebuffer, brightness: float) -> None:
+        texture = sharpened.color_attachments[0]
+        assert isinstance(texture, moderngl.Texture)
+        texture.use(0)
+        self._context.disable(moderngl.BLEND)
+        self._upscale["brightness"] = brightness
+        self._upscale_quad.render(moderngl.TRIANGLES, vertices=3)
+
+    def _allocate(self, size: tuple[int, int]) -> None:
+        self._source = self._context.texture(size, 3, alignment=1)
+        self._sharpened = self._context.framebuffer([self._context.texture(size, 4)])
+
+
+class SpriteLayer:
+    """Small premultiplied images over the frame, uploaded only when they change."""
+
+    def __init__(self, context: moderngl.Context) -> None:
+        self._context = context
+        self._program = _program(context, "sprite.vert", "sprite.frag")
+        self._quad = context.vertex_array(self._program, [])
+        self._textures: dict[str, moderngl.Texture] = {}
+
+    def upload(self, name: str, size: tuple[int, int], bgra: bytes | memoryview) -> None:
+        texture = self._textures.get(name)
+        if texture is None or texture.size != size:
+            if texture is not None:
+                texture.release()
+            texture = self._context.texture(size, 4)
+            texture.swizzle = "BGRA"
+            self._textures[name] = texture
+        texture.write(bgra)
+
+    def draw(
+        self,
+        target: moderngl.Framebuffer,
+        window_size: tuple[int, int],
+        places: dict[str, tuple[int, int]],
+    ) -> None:
+        """Draw the named sprites, each with its left and top in `places`, in that order."""
+        target.use()
+        target.viewport = (0, 0, *window_size)
+        self._context.enable(moderngl.BLEND)
+        self._context.blend_func = moderngl.ONE, moderngl.ONE_MINUS_SRC_ALPHA
+        self._program["window_size"] = window_size
+        for name, (left, top) in places.items():
+            texture = self._textures[name]
+            texture.use(0)
+            self._program["rectangle"] = (left, top, *texture.size)
+            self._quad.render(moderngl.TRIANGLE_STRIP, vertices=4)
+        self._context.disable(moderngl.BLEND)
+
+
+def _program(context: moderngl.Context, vertex: str, fragment: str) -> moderngl.Program:
+    folder = resources.files("engine") / "shaders"
+    return context.program(
+        vertex_shader=(folder / vertex).read_text(encoding="utf-8"),
+        fragment_shader=(folder / fragment).read_text(encoding="utf-8"),
+    )

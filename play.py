@@ -1,0 +1,137 @@
+"""Walk through a world that a neural network generates: in a window, or headless into a video."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from engine import cli, library, output, paths
+from engine.cli import Request
+from worldmodel.types import GeneratorSpec, WorldGenerator
+
+ROOT = Path(__file__).resolve().parent
+ASSETS = ROOT / "assets"
+CONFIG = ROOT / "configs" / "play" / "default.yaml"
+INTERRUPTED = 130
+
+
+class LoadWorld(Protocol):
+    def __call__(
+        self,
+        folder: Path,
+        *,
+        device: str | None = None,
+        steps: int | None = None,
+        frames_per_second: float | None = None,
+    ) -> WorldGenerator:
+        """Raises ValueError or FileNotFoundError, in one clear line, for a model it cannot open."""
+        ...
+
+
+def main(argv: Sequence[str] | None = None, load_world: LoadWorld | None = None) -> int:
+    """Play, and return the exit code: 0, 2 for bad input, 130 when interrupted."""
+    try:
+        options = cli.parse(argv, CONFIG)
+    except SystemExit as leaving:  # argparse's end, of --help as of an error
+        return int(leaving.code or 0)
+    try:
+        if options.list_models:
+            print(library.describe(ASSETS))
+            return 0
+        request = cli.check(options, ASSETS)
+        run = run_headless if options.headless else run_window
+        run(request, load_world or load_session)
+    except (ValueError, OSError) as error:
+        print(f"play.py: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return cli.BAD_INPUT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+def load_session(
+    folder: Path,
+    *,
+    device: str | None = None,
+    steps: int | None = None,
+    frames_per_second: float | None = None,
+) -> WorldGenerator:
+    from worldmodel import session  # brings torch: seconds that bad input need not wait for
+
+    return session.load_session(
+        folder, device=device, steps=steps, frames_per_second=frames_per_second
+    )
+
+
+def run_window(request: Request, load_world: LoadWorld) -> None:
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    from engine.game import Game  # brings pygame and OpenGL
+    from engine.warmup import open_at_held_rate
+
+    options = request.options
+
+    def open_world(frames_per_second: float | None) -> WorldGenerator:
+        return load_world(
+            request.model,
+            device=options.device,
+            steps=options.steps,
+            frames_per_second=frames_per_second,
+        )
+
+    game = Game(
+        lambda: open_at_held_rate(open_world, request.scene.start, options.fps),
+        request.scene,
+        request.scenes,
+        request.model.name,
+        request.config,
+    )
+    game.run()
+
+
+def run_headless(request: Request, load_world: LoadWorld) -> None:
+    from engine import headless, video  # bring the video library
+
+    options = request.options
+    rate = options.fps or request.config.headless_frames_per_second
+    recordings = Path(request.config.recordings)
+    out = options.out or output.free_name(recordings, request.model.name, ".mp4")
+    world = load_world(
+        request.model, device=options.device, steps=options.steps, frames_per_second=rate
+    )
+    spec = world.spec
+    poses = choose_path(request, spec)
+    report = headless.run_headless(
+        world,
+        request.scene.start(spec),
+        paths.cameras(poses, spec),
+        video.open_sink(out, rate, options.scale),
+        frames=options.frames,
+    )
+    if options.save_poses is not None:
+        video.save_poses(options.save_poses, poses)
+    print(
+        f"{out}: {report.frames} frames at {rate:g}/s, seed {request.scene.seed};"
+        f" first frame {report.first_frame_s:.2f} s, then {report.frames_per_second:.1f} frames/s"
+    )
+
+
+def choose_path(request: Request, spec: GeneratorSpec) -> paths.Poses:
+    """Raises ValueError if the path is shorter than --frames."""
+    options = request.options
+    if request.poses is not None:
+        poses = request.poses
+    elif options.trajectory is None and options.frames is not None:
+        return paths.walk_ahead(options.frames, spec)
+    else:
+        poses = paths.walk_trajectory(options.trajectory or paths.DEFAULT_TRAJECTORY, spec)
+    frames = paths.frame_count(len(poses), spec)
+    if options.frames is not None and options.frames > frames:
+        raise ValueError(f"--frames {options.frames}: the path has only {frames} frames")
+    return poses
+
+
+if __name__ == "__main__":
+    sys.exit(main())

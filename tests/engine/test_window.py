@@ -1,0 +1,201 @@
+"""The whole game in a real OpenGL window that no display is needed for."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pygame
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.game import Game
+from engine.scene import Scene
+from engine.settings import PlayConfig, WindowSettings
+from worldmodel.motion import Viewpoint
+
+from .fakes import FakeWorld
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs SDL's offscreen driver")
+SIZE = (640, 360)
+
+
+class Session:
+    """A running game, its fake world and the picture last flipped to the screen."""
+
+    def __init__(self, folder: Path) -> None:
+        self.screenshots = folder
+        self.world = FakeWorld(frames_per_second=60.0)
+        scenes = [Scene("first", 5), Scene("second", 5, np.zeros((50, 90, 3), np.uint8))]
+        window = WindowSettings(width_px=SIZE[0], height_px=SIZE[1], hud=False)
+        config = replace(PlayConfig(window=window), screenshots=str(folder))
+        self.game = Game(lambda: (self.world, self.world.spec), scenes[0], scenes, "fake", config)
+        self.picture: NDArray[np.uint8] = np.zeros((*SIZE[::-1], 3), np.uint8)
+        self._flip = self.game.window.flip
+        self.game.window.flip = self._look_and_flip  # type: ignore[method-assign]
+        self.game.loop.start()
+        self.until(lambda: self.game.loop.newest() is not None)
+
+    def close(self) -> None:
+        self.game.close()
+
+    def until(self, condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, "nothing happened"
+            self.game.tick()
+
+    def run(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.game.tick()
+
+    def press(self, *keys: int) -> None:
+        for key in keys:
+            pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=key))
+
+    def tap(self, *keys: int) -> None:
+        for key in keys:
+            self.press(key)
+            pygame.event.post(pygame.event.Event(pygame.KEYUP, key=key))
+
+    def steps(self) -> int:
+        return len(self.world.cameras) - 1
+
+    def pose(self) -> NDArray[np.float64]:
+        return np.linalg.inv(self.world.cameras[-1].camera_from_world).astype(np.float64)
+
+    def _look_and_flip(self) -> None:
+        pixels = self.game.window.context.screen.read(viewport=(0, 0, *SIZE), components=4)
+        self.picture = np.frombuffer(pixels, np.uint8).reshape(*SIZE[::-1], 4)[::-1, :, :3]
+        self._flip()
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SDL_VIDEODRIVER", "offscreen")
+        patch.setenv("SDL_AUDIODRIVER", "dummy")
+        # The off-screen surface keeps its first size for good, so one window serves all tests.
+        session = Session(tmp_path_factory.mktemp("screenshots"))
+        yield session
+        session.close()
+
+
+@pytest.fixture
+def session(opened: Session) -> Iterator[Session]:
+    game, worlds = opened.game, len(opened.world.starts)
+    opened.tap(pygame.K_r)
+    opened.until(lambda: len(opened.world.starts) > worlds and opened.steps() > 1)
+    yield opened
+    pygame.event.clear()
+    game.input.release_all()
+    game.help = game.leaving = False
+    pygame.event.post(pygame.event.Event(pygame.MOUSEBUTTONDOWN, button=1, pos=(0, 0)))
+    opened.run(0.05)
+
+
+def test_the_frame_is_shown_upright_and_not_mirrored(session: Session) -> None:
+    session.run(0.1)
+    assert np.allclose(session.picture[60, 60], (220, 0, 0), atol=2)
+    assert np.allclose(session.picture[60, 580], (0, 220, 0), atol=2)
+
+
+def test_w_walks_ahead_while_it_is_held(session: Session) -> None:
+    session.press(pygame.K_w)
+    session.until(lambda: session.pose()[2, 3] > 0.2)
+    pygame.event.post(pygame.event.Event(pygame.KEYUP, key=pygame.K_w))
+    session.run(0.1)
+    before = session.pose()[2, 3]
+    session.run(0.1)
+    assert session.pose()[2, 3] == before
+
+
+def test_the_mouse_looks_from_the_first_frame_on(session: Session) -> None:
+    event = pygame.event.Event(pygame.MOUSEMOTION, rel=(40, 0), pos=(0, 0), buttons=(0, 0, 0))
+    pygame.event.post(event)
+    expected = np.linalg.inv(Viewpoint(yaw_rad=0.1).camera_from_world())
+    session.until(lambda: bool(np.allclose(session.pose(), expected)))
+
+
+def test_pause_stops_the_world_and_p_goes_on(session: Session) -> None:
+    session.tap(pygame.K_p)
+    session.until(lambda: session.game.paused)
+    session.run(0.05)
+    steps = session.steps()
+    session.run(0.15)
+    assert session.steps() == steps
+    session.tap(pygame.K_p)
+    session.until(lambda: session.steps() > steps + 3)
+
+
+def test_reset_keeps_the_seed_n_changes_it_and_digits_change_the_start(session: Session) -> None:
+    starts = session.world.starts
+    count = len(starts)
+    for key in (pygame.K_r, pygame.K_n, pygame.K_2):
+        session.tap(key)
+        count += 1
+        session.until(lambda expected=count: len(starts) == expected)  # type: ignore[misc]
+    reset, new, second = starts[-3:]
+    assert reset.seed == starts[-4].seed
+    assert new.seed != reset.seed
+    assert second.seed == new.seed
+    assert second.image is not None and second.image.shape == (32, 56, 3)
+    session.tap(pygame.K_9, pygame.K_1)  # there is no ninth start
+    session.until(lambda: len(starts) == count + 1)
+
+
+def test_help_covers_the_world_until_it_is_closed(session: Session) -> None:
+    session.run(0.1)
+    bare = session.picture.copy()
+    session.tap(pygame.K_F1)
+    session.run(0.15)
+    helped = session.picture.copy()
+    assert helped[60, 20].max() < bare[60, 20].max()  # dimmed
+    assert helped[90:270, 150:500].max() > 200  # with light text in the middle
+    session.tap(pygame.K_ESCAPE)
+    session.run(0.15)
+    assert np.allclose(session.picture[60, 20], bare[60, 20], atol=2)
+    assert not session.game.paused
+
+
+def test_a_screenshot_is_the_picture_without_its_bars(session: Session) -> None:
+    session.tap(pygame.K_F12)
+    session.until(lambda: any(session.screenshots.iterdir()))
+    (file,) = session.screenshots.iterdir()
+    image = np.asarray(Image.open(file))
+    assert image.shape == (360, 630, 3)
+    assert np.array_equal(image[60, 60], (220, 0, 0))
+
+
+def test_escape_frees_the_mouse_and_pauses_then_leaves(session: Session) -> None:
+    session.tap(pygame.K_ESCAPE)
+    session.run(0.05)
+    assert session.game.paused and not session.game.window.mouse_captured
+    assert not session.game.leaving
+    session.tap(pygame.K_ESCAPE)
+    session.run(0.05)
+    assert session.game.leaving
+
+
+def test_a_paused_game_waits_instead_of_spinning(session: Session) -> None:
+    session.tap(pygame.K_p)
+    session.run(0.3)
+    ticks, end = 0, time.monotonic() + 0.6
+    while time.monotonic() < end:
+        session.game.tick()
+        ticks += 1
+    assert ticks < 10
+
+
+def test_nothing_is_drawn_while_nothing_changes(session: Session) -> None:
+    session.tap(pygame.K_p)
+    session.run(0.6)
+    before = session.picture
+    session.run(0.4)
+    assert session.picture is before

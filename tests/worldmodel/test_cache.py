@@ -1,0 +1,108 @@
+"""What is generated frame by frame is what was trained in one pass."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.worldmodel import tiny
+from worldmodel.attention import TeacherForcing
+from worldmodel.kv_cache import CacheConfig, KVCache
+from worldmodel.sampler import Sampler
+from worldmodel.transformer import Geometry, WorldTransformer
+
+FRAMES = 8
+CPU = torch.device("cpu")
+
+
+def _clip() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    random = torch.Generator().manual_seed(1)
+    clean = torch.randn(1, FRAMES, 8, 4, generator=random)
+    noisy = torch.randn(1, FRAMES, 8, 4, generator=random)
+    sigma = torch.rand(1, FRAMES, generator=random)
+    cameras = np.stack([camera.camera_from_world for camera in tiny.walk(FRAMES)])
+    lens = torch.tensor([0.6, 1.05, 0.5, 0.5]).expand(1, FRAMES, 4)
+    return clean, noisy, sigma, torch.from_numpy(cameras)[None], lens
+
+
+def _teacher_forced(model: WorldTransformer, cache: CacheConfig) -> Tensor:
+    clean, noisy, sigma, poses, lens = _clip()
+    geometry = model.geometry(poses, lens, torch.arange(FRAMES)[None].float())
+    kernel = TeacherForcing(FRAMES, 8, cache, CPU)
+    both = torch.cat([clean, noisy], 1)
+    sigmas = torch.cat([torch.zeros_like(sigma), sigma], 1)
+    words = torch.zeros(1, 1)
+    out = model(both, sigmas, words, geometry.twice(), [kernel] * model.config.layers)
+    return out[:, FRAMES:]
+
+
+def _cache(config: CacheConfig, model: WorldTransformer) -> KVCache:
+    c = model.config
+    return KVCache(
+        config,
+        layers=c.layers,
+        batch=1,
+        kv_heads=c.kv_heads,
+        tokens_per_frame=c.tokens_per_frame,
+        head_width=c.head_width,
+        dtype=torch.float32,
+        device=CPU,
+    )
+
+
+@pytest.mark.parametrize(("sink", "window"), [(0, 3), (1, 3), (2, 2), (0, 12)])
+@torch.inference_mode()
+def test_cached_step_by_step_equals_one_causal_pass(sink: int, window: int) -> None:
+    model, config = tiny.transformer(), CacheConfig(sink_frames=sink, window_frames=window)
+    sampler = Sampler(model, tiny.autoencoder(), _cache(config, model))
+    clean, noisy, sigma, poses, lens = _clip()
+    geometry = model.geometry(poses, lens, torch.arange(FRAMES)[None].float())
+    words, made = torch.zeros(1, 1), []
+    for i in range(FRAMES):
+        places = geometry.frame(i).tensors()
+        here = slice(i, i + 1)
+        zero = torch.zeros(1, 1)
+        # an Euler step from sigma to sigma - 1 leaves x - v: the velocity can be read off
+        step = sampler.denoise(noisy[:, here], sigma[:, here], sigma[:, here] - 1, words, *places)
+        made.append(noisy[:, here] - step)
+        slot = torch.tensor([config.slot(i)])
+        sampler.commit(clean[:, here], zero, slot, words, *places)
+    torch.testing.assert_close(
+        torch.cat(made, 1), _teacher_forced(model, config), rtol=1e-4, atol=1e-4
+    )
+
+
+@torch.inference_mode()
+def test_a_frame_sees_no_later_frame() -> None:
+    model = tiny.transformer()
+    clean, noisy, sigma, poses, lens = _clip()
+    geometry: Geometry = model.geometry(poses, lens, torch.arange(FRAMES)[None].float())
+    kernel = TeacherForcing(FRAMES, 8, tiny.CACHE, CPU)
+
+    def run(history: Tensor) -> Tensor:
+        both = torch.cat([history, noisy], 1)
+        sigmas = torch.cat([torch.zeros_like(sigma), sigma], 1)
+        kernels = [kernel] * model.config.layers
+        return model(both, sigmas, torch.zeros(1, 1), geometry.twice(), kernels)[:, FRAMES:]
+
+    changed = clean.clone()
+    changed[:, 4:] += 1
+    difference = (run(clean) - run(changed)).abs().amax((0, 2, 3))
+    assert difference[:5].max() == 0  # frame 4 sees clean frames 0..3 only
+    assert difference[5] > 1e-3
+
+
+def test_reset_makes_a_used_cache_new() -> None:
+    cache = _cache(tiny.CACHE, tiny.transformer())
+    for frame in range(6):
+        cache.mark_filled(torch.tensor([tiny.CACHE.slot(frame)]))
+    assert bool(cache.valid().all())
+    cache.reset()
+    assert not bool(cache.valid().any())
+
+
+def test_the_ring_keeps_sinks_and_the_newest_frames() -> None:
+    config = CacheConfig(sink_frames=2, window_frames=3)
+    assert [config.slot(frame) for frame in range(9)] == [0, 1, 2, 3, 4, 2, 3, 4, 2]

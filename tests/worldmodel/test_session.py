@@ -1,0 +1,136 @@
+"""The running world: deterministic, endless, restorable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.worldmodel import tiny
+from worldmodel.checkpoint import load_model, save_model
+from worldmodel.session import load_session
+from worldmodel.types import Start
+
+
+def _play(session: object, frames: int, seed: int = 7) -> np.ndarray:
+    cameras = tiny.walk(frames + 1)
+    session.reset(Start(seed=seed), cameras[0])  # type: ignore[attr-defined]
+    return np.concatenate([session.step([camera]) for camera in cameras[1:]])  # type: ignore[attr-defined]
+
+
+def test_the_same_seed_and_cameras_give_the_same_frames() -> None:
+    session = tiny.session()
+    first, second = _play(session, 8), _play(session, 8)
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, _play(session, 8, seed=8))
+
+
+def test_restore_then_the_same_inputs_gives_bit_identical_frames() -> None:
+    session, cameras = tiny.session(), tiny.walk(14)
+    session.reset(Start(seed=1), cameras[0])
+    for camera in cameras[1:6]:
+        session.step([camera])
+    state = session.snapshot()
+    first = [session.step([camera]) for camera in cameras[6:]]
+    session.restore(state)
+    assert np.array_equal(first, [session.step([camera]) for camera in cameras[6:]])
+    other = tiny.session()
+    other.restore(state)
+    assert np.array_equal(first, [other.step([camera]) for camera in cameras[6:]])
+
+
+def test_moving_the_anchor_leaves_the_next_frames_unchanged() -> None:
+    cameras = tiny.walk(9)
+    plain, moved = tiny.session(), tiny.session()
+    for session in (plain, moved):
+        session.reset(Start(seed=2), cameras[0])
+        for camera in cameras[1:5]:
+            session.step([camera])
+    moved.move_anchor(cameras[5].camera_from_world)
+    for camera in cameras[5:]:
+        a, b = plain.step([camera]).astype(int), moved.step([camera]).astype(int)
+        assert np.abs(a - b).max() <= 1  # a rounding of the last bit
+
+
+def test_play_is_endless_because_nothing_grows() -> None:
+    session = tiny.session()
+    far = np.eye(4)
+    far[2, 3] = -1.0e6  # a thousand kilometres from where the world's coordinates begin
+    lens = tiny.LENS
+    near_frames = _play(session, 6)
+    cameras = tiny.walk(7)
+    shifted = [type(c)(c.camera_from_world @ far, lens) for c in cameras]
+    session.reset(Start(seed=7), shifted[0])
+    far_frames = np.concatenate([session.step([camera]) for camera in shifted[1:]])
+    assert np.abs(near_frames.astype(int) - far_frames.astype(int)).max() <= 1
+
+
+def test_a_start_picture_must_have_the_size_of_the_model() -> None:
+    session, camera = tiny.session(), tiny.walk(1)[0]
+    with pytest.raises(ValueError, match="32x64"):
+        session.reset(Start(image=np.zeros((8, 8, 3), np.uint8)), camera)
+    frame = session.reset(Start(image=np.zeros((32, 64, 3), np.uint8)), camera)
+    assert frame.shape == (32, 64, 3)
+
+
+def test_settling_early_or_late_makes_no_difference() -> None:
+    cameras = tiny.walk(5)
+    lazy, eager = tiny.session(), tiny.session()
+    frames = []
+    for session in (lazy, eager):
+        session.reset(Start(seed=3), cameras[0])
+        made = []
+        for camera in cameras[1:]:
+            made.append(session.step([camera]))
+            if session is eager:
+                session.settle()
+        frames.append(made)
+    assert np.array_equal(frames[0], frames[1])
+
+
+def test_an_unknown_word_in_a_prompt_is_named() -> None:
+    session, camera = tiny.session(), tiny.walk(1)[0]
+    with pytest.raises(ValueError, match="'lava'"):
+        session.reset(Start(prompt="lava"), camera)
+
+
+def _saved(folder: Path) -> Path:
+    save_model(folder, tiny.playable(), tiny.autoencoder(), tiny.transformer(), torch.float32)
+    return folder
+
+
+def test_a_saved_model_plays_the_same_frames(tmp_path: Path) -> None:
+    session = load_session(_saved(tmp_path / "m"), device="cpu")
+    assert session.spec.height_px == 32
+    _, _, loaded = load_model(tmp_path / "m")
+    for name, weight in tiny.transformer().state_dict().items():
+        assert torch.equal(weight, loaded.state_dict()[name]), name
+
+
+def test_damaged_weights_are_refused_by_name(tmp_path: Path) -> None:
+    folder = _saved(tmp_path / "m")
+    weights = next(folder.glob("transformer-*.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match="transformer-1-of-1.safetensors: damaged"):
+        load_model(folder)
+    weights.write_bytes(bytes(data[: len(data) // 2]))
+    with pytest.raises(ValueError, match="damaged or truncated"):
+        load_model(folder)
+    weights.unlink()
+    with pytest.raises(ValueError, match="missing weights"):
+        load_model(folder)
+
+
+def test_a_folder_without_a_model_says_so(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no model here"):
+        load_model(tmp_path)
+
+
+@pytest.mark.gpu
+def test_graphed_equals_eager() -> None:
+    graphed, eager = tiny.session("cuda", capture=True), tiny.session("cuda", capture=False)
+    assert np.array_equal(_play(graphed, 50), _play(eager, 50))

@@ -1,0 +1,135 @@
+"""Who attends to whom. Each class here is a way to show the history to the same transformer block.
+
+A kernel takes queries [b f p a d] and keys and values [b f p g d] that already carry their positions,
+and returns [b f p a d].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.functional import scaled_dot_product_attention
+
+from worldmodel.kv_cache import CacheConfig, KVCache
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+Mix = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def mix_fused(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """Queries [b g n d] over keys and values [b g k d], with `bias` [k] added to the scores."""
+    return scaled_dot_product_attention(queries, keys, values, attn_mask=bias[None, None, None])
+
+
+def mix_by_matmul(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """`mix_fused` with the scores in memory: on CPUs, where they fit the cache, twice as fast."""
+    q, k, v = queries.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1)
+    scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
+    return torch.bmm(scores.softmax(-1), v).unflatten(0, queries.shape[:2])
+
+
+def attend_all(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Bidirectional: every frame of the clip sees every other."""
+    return _frames(_dense(_sequence(q), _sequence(k), _sequence(v), None), q)
+
+
+class TeacherForcing:
+    """Causal training on [clean | noisy] copies of a clip, in one pass.
+
+    Clean frame i sees clean frames up to itself; noisy frame i sees itself and the clean frames before
+    it. Both see at most the last `window_frames` (and the sinks), exactly as the cache will hold them.
+    """
+
+    def __init__(self, frames: int, tokens: int, cache: CacheConfig, device: torch.device) -> None:
+        self.mask: BlockMask | Tensor
+        allowed = _teacher_forcing_rule(frames, tokens, cache)
+        length = 2 * frames * tokens
+        if device.type == "cuda":
+            self.mask = create_block_mask(allowed, None, None, length, length, device=str(device))
+        else:
+            index = torch.arange(length, device=device)
+            self.mask = allowed(0, 0, index[:, None], index[None])
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        queries, keys, values = _sequence(q), _sequence(k), _sequence(v)
+        if isinstance(self.mask, Tensor):
+            return _frames(_dense(queries, keys, values, self.mask), q)
+        mixed: Any = flex_attention(queries, keys, values, block_mask=self.mask, enable_gqa=True)
+        return _frames(mixed, q)
+
+
+def _teacher_forcing_rule(frames: int, tokens: int, cache: CacheConfig) -> Callable[..., Tensor]:
+    half = frames * tokens
+
+    def allowed(_batch: Any, _head: Any, query: Tensor, key: Tensor) -> Tensor:
+        query_noisy, key_noisy = query >= half, key >= half
+        query_frame, key_frame = (query % half) // tokens, (key % half) // tokens
+        newest = query_frame - query_noisy.long()
+        recent = key_frame > newest - cache.window_frames
+        remembered = (recent | (key_frame < cache.sink_frames)) & (key_frame <= newest)
+        itself = query_noisy & key_noisy & (key_frame == query_frame)
+        return (~key_noisy & remembered) | itself
+
+    return allowed
+
+
+class Cached:
+    """One frame attends to itself and to the cache; the memory stays as it is."""
+
+    def __init__(self, cache: KVCache, layer: int, mix: Mix = mix_fused) -> None:
+        self.cache, self.layer, self.mix = cache, layer, mix
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        cache, layer = self.cache, self.layer
+        cache.write_own(layer, _cache_layout(k), _cache_layout(v))
+        return _grouped(
+            self.mix, q, cache.all_keys[layer], cache.all_values[layer], cache.all_bias
+        )
+
+
+class Committing:
+    """One clean frame is written into its slot and attends to the cache that now holds it.
+
+    The slot of the oldest frame is overwritten first, so the frame sees `window_frames` frames with
+    itself: what `TeacherForcing` shows to a clean frame.
+    """
+
+    def __init__(self, cache: KVCache, layer: int, slot: Tensor, mix: Mix = mix_fused) -> None:
+        self.cache, self.layer, self.slot, self.mix = cache, layer, slot, mix
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self.write(k, v)
+        cache, layer = self.cache, self.layer
+        return _grouped(self.mix, q, cache.keys[layer], cache.values[layer], cache.bias)
+
+    def write(self, k: Tensor, v: Tensor) -> None:
+        self.cache.write(self.layer, _cache_layout(k), _cache_layout(v), self.slot)
+
+
+def _grouped(mix: Mix, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """Query heads that share keys are stacked into rows, so keys are read once per group."""
+    groups = keys.shape[1]
+    queries = rearrange(q, "b 1 p (g r) d -> b g (r p) d", g=groups).to(keys.dtype)
+    mixed = mix(queries, keys, values, bias)
+    return rearrange(mixed, "b g (r p) d -> b 1 p (g r) d", p=q.shape[2])
+
+
+def _dense(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+
+
+def _sequence(x: Tensor) -> Tensor:
+    return rearrange(x, "b f p a d -> b a (f p) d")
+
+
+def _frames(x: Tensor, like: Tensor) -> Tensor:
+    return rearrange(x, "b a (f p) d -> b f p a d", f=like.shape[1])
+
+
+def _cache_layout(x: Tensor) -> Tensor:
+    return rearrange(x, "b 1 p g d -> b g p d")

@@ -1,0 +1,167 @@
+"""A frame-wise autoencoder: one frame is one latent frame, 16 times smaller on each side.
+
+The encoder runs once per start image and may be large; the decoder runs for every generated frame, so
+almost all of its work is at low resolution and the last doubling is a pixel shuffle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+DOWNSCALE = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoencoderConfig:
+    height_px: int
+    width_px: int
+    latent_channels: int
+    encoder_widths: tuple[int, ...]  # one per halving of the resolution, finest first
+    encoder_depths: tuple[int, ...]  # residual blocks at each
+    decoder_widths: tuple[int, ...]  # coarsest first
+    decoder_depths: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("encoder_widths", "encoder_depths", "decoder_widths", "decoder_depths"):
+            if len(getattr(self, name)) != 4:
+                raise ValueError(f"{name} needs 4 entries, one per factor of 2 in {DOWNSCALE}")
+        if self.height_px % DOWNSCALE or self.width_px % DOWNSCALE:
+            raise ValueError(
+                f"frames of {self.height_px}x{self.width_px} px are no multiple of {DOWNSCALE}"
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.height_px // DOWNSCALE, self.width_px // DOWNSCALE
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation of each pixel's channels; in channels-last memory it moves nothing."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = x.permute(0, 2, 3, 1)
+        normal = functional.layer_norm(pixels, pixels.shape[-1:], self.gain.to(x.dtype))
+        return normal.permute(0, 3, 1, 2).to(x.dtype)
+
+
+class ResidualBlock(nn.Module):
+    """Normalised before each convolution.
+
+    Without it the activations of deep layers are tiny, SiLU is a straight line there, and the whole
+    autoencoder trains to little more than a linear one.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first_norm, self.second_norm = ChannelNorm(width), ChannelNorm(width)
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(functional.silu(self.first_norm(x)))
+        return x + self.second(functional.silu(self.second_norm(hidden)))
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        width = 3
+        for target, depth in zip(config.encoder_widths, config.encoder_depths, strict=True):
+            layers += [nn.PixelUnshuffle(2), nn.Conv2d(4 * width, target, 3, padding=1)]
+            layers += [ResidualBlock(target) for _ in range(depth)]
+            width = target
+        self.layers = nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(width, config.latent_channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        latent: Tensor = self.layers(x)
+        return latent
+
+
+class Decoder(nn.Module):
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        widths = config.decoder_widths
+        layers: list[nn.Module] = [nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)]
+        for width, target, depth in zip(
+            widths, (*widths[1:], 3), config.decoder_depths, strict=True
+        ):
+            layers += [ResidualBlock(width) for _ in range(depth)]
+            layers += [nn.Conv2d(width, 4 * target, 3, padding=1), nn.PixelShuffle(2)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        frame: Tensor = self.layers(latent)
+        return frame
+
+
+class Autoencoder(nn.Module):
+    """Frames [n 3 H W] in [-1, 1] to and from latents [n p c] of about unit variance."""
+
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
+        self.register_buffer("latent_std", torch.ones(config.latent_channels))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, frames: Tensor, latent_noise: Tensor) -> Tensor:
+        """Training pass: reconstruct frames [n 3 H W] through noisy, batch-normalised latents.
+
+        Normalising with the batch's own statistics leaves the scale of the latents nothing to escape
+        to; `calibrate` fixes them when training is over. `latent_noise` is [n p c].
+        """
+        raw = self._encode(frames)
+        latents = (raw - raw.mean((0, 1))) / raw.std((0, 1)).clamp_min(1e-4)
+        return self.decode(latents + latent_noise)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Normalised latents, float32 [n p c], of frames [n 3 H W] in [-1, 1]."""
+        return (self._encode(frames) - self.latent_mean) / self.latent_std
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Frames [n 3 H W], nominally in [-1, 1], of normalised latents [n p c]."""
+        grid = rearrange(latents, "n (h w) c -> n c h w", h=self.config.grid[0])
+        dtype = self.decoder.layers[0].weight.dtype
+        frames: Tensor = self.decoder(grid.to(dtype, memory_format=torch.channels_last))
+        return frames.float()
+
+    def _encode(self, frames: Tensor) -> Tensor:
+        dtype = self.encoder.layers[1].weight.dtype
+        x = frames.to(dtype, memory_format=torch.channels_last)
+        return rearrange(self.encoder(x).float(), "n c h w -> n (h w) c")
+
+    @torch.no_grad()
+    def calibrate(self, batches: Sequence[Tensor]) -> None:
+        """Fix the latent statistics to those of the frames [n 3 H W] in `batches`."""
+        raw = torch.cat([self._encode(frames) for frames in batches])
+        self.latent_mean.copy_(raw.mean((0, 1)))
+        self.latent_std.copy_(raw.std((0, 1)).clamp_min(1e-4))
+
+
+def frames_to_float(frames: Tensor) -> Tensor:
+    """uint8 [n H W 3] -> float32 [n 3 H W] in [-1, 1]."""
+    return rearrange(frames, "n h w c -> n c h w").float() / 127.5 - 1
+
+
+def frames_to_uint8(frames: Tensor) -> Tensor:
+    """Float [n 3 H W] in [-1, 1] (clamped) -> uint8 [n H W 3]."""
+    rounded = ((frames.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return rearrange(rounded, "n c h w -> n h w c").contiguous()

@@ -1,0 +1,106 @@
+"""How fast a model plays here: milliseconds of each part, frames a second, first-frame latency."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldmodel.motion import Command, Viewpoint, advance
+from worldmodel.session import WorldSession, load_session
+from worldmodel.types import Camera, Start
+
+
+def benchmark(folder: Path, *, device: str | None, steps: int | None, frames: int) -> dict[str, Any]:
+    """Load the model and walk through it for `frames` frames; times in milliseconds, median and p95."""
+    began = time.perf_counter()
+    session = load_session(folder, device=device, steps=steps)
+    loaded = time.perf_counter()
+    viewpoint = Viewpoint()
+    session.reset(Start(seed=1), _camera(session, viewpoint))
+    first = time.perf_counter()
+
+    shown, settled = [], []
+    command = Command(forward=1.0, yaw_rad=0.02)
+    for _ in range(frames + WARM_FRAMES):
+        viewpoint = advance(viewpoint, command, session.spec.frames_per_second, session.spec.limits)
+        camera = _camera(session, viewpoint)
+        shown.append(_timed(session, lambda camera=camera: session.step([camera])))  # type: ignore[misc]
+        settled.append(_timed(session, session.settle))
+    shown, settled = shown[WARM_FRAMES:], settled[WARM_FRAMES:]
+    total = [a + b for a, b in zip(shown, settled, strict=True)]
+    return {
+        "model": session.playable.name,
+        "device": _device_name(session.device),
+        "dtype": str(session.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads() if session.device.type == "cpu" else None,
+        "steps": session.playable.rollout.steps,
+        "window_frames": session.playable.cache.window_frames,
+        "torch": torch.__version__,
+        "load_s": round(loaded - began, 2),
+        "first_frame_s": round(first - loaded, 2),
+        "frames_per_second": round(1000 / statistics.median(total), 2),
+        "input_to_frame_ms": _summary(shown),
+        "commit_ms": _summary(settled),
+        "decode_ms": _summary(_decode_times(session, frames)),
+        "peak_memory_gib": _memory_gib(session.device),
+    }
+
+
+WARM_FRAMES = 15  # longer than any window: the cache is full when timing begins
+
+
+def _camera(session: WorldSession, viewpoint: Viewpoint) -> Camera:
+    return Camera(viewpoint.camera_from_world(), session.spec.intrinsics)
+
+
+def _decode_times(session: WorldSession, frames: int) -> list[float]:
+    config = session.transformer_config
+    shape = (1, 1, config.tokens_per_frame, config.latent_channels)
+    latent = torch.randn(shape, device=session.device)
+    times = [_timed(session, lambda: session.decode(latent)) for _ in range(frames + 3)]
+    return times[3:]
+
+
+def _timed(session: WorldSession, function: Callable[[], object]) -> float:
+    _synchronise(session.device)
+    began = time.perf_counter()
+    function()
+    _synchronise(session.device)
+    return 1000 * (time.perf_counter() - began)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _summary(times_ms: list[float]) -> dict[str, float]:
+    return {
+        "median": round(statistics.median(times_ms), 2),
+        "p95": round(float(np.percentile(times_ms, 95)), 2),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
+
+
+def _memory_gib(device: torch.device) -> float | None:
+    if device.type != "cuda":
+        return None
+    return round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
+
+
+def write(result: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

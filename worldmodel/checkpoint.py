@@ -1,0 +1,197 @@
+"""Model folders: `model.yaml` and safetensors weights that carry their own architecture.
+
+    model.yaml                       how to play the model, and the SHA-256 of every weights file
+    autoencoder-1-of-1.safetensors   metadata: config (JSON)
+    transformer-1-of-2.safetensors   ...
+
+Loading is strict: a missing, unexpected, mis-shaped or damaged tensor is an error that names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from worldmodel import config as strict
+from worldmodel.autoencoder import Autoencoder, AutoencoderConfig
+from worldmodel.kv_cache import CacheConfig
+from worldmodel.transformer import TransformerConfig, WorldTransformer
+from worldmodel.types import Intrinsics, MotionLimits
+
+SHARD_BYTES = 15 * 2**20
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutConfig:
+    """How frames are sampled."""
+
+    steps: int
+    first_frame_steps: int  # for a world that starts without a picture
+    shift: float
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.first_frame_steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}, {self.first_frame_steps}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlayableConfig:
+    """`model.yaml`: everything about a model that is not a weight or a layer width."""
+
+    name: str
+    summary: str
+    licence: str
+    frames_per_second: float
+    rollout: RolloutConfig
+    cache: CacheConfig
+    intrinsics: Intrinsics
+    limits: MotionLimits
+    sha256: dict[str, str]
+
+
+def save_model(
+    folder: Path,
+    playable: PlayableConfig,
+    autoencoder: Autoencoder,
+    transformer: WorldTransformer,
+    dtype: torch.dtype = torch.bfloat16,
+) -> None:
+    """Write a playable model folder, `model.yaml` last; replaces the weights that lie there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in [*folder.glob("autoencoder-*"), *folder.glob("transformer-*")]:
+        old.unlink()
+    files = save_module(folder, "autoencoder", autoencoder, autoencoder.config, dtype)
+    files += save_module(folder, "transformer", transformer, transformer.config, dtype)
+    tree = strict.to_plain(playable) | {"sha256": {path.name: _digest(path) for path in files}}
+    temporary = folder / "model.yaml.tmp"
+    temporary.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    temporary.replace(folder / "model.yaml")
+
+
+def load_model(folder: Path) -> tuple[PlayableConfig, Autoencoder, WorldTransformer]:
+    """Read a folder that `save_model` wrote; weights in float32 on the CPU.
+
+    Raises:
+        ValueError: naming the file and what is wrong with it.
+        FileNotFoundError: if the folder holds no model.
+    """
+    if not (folder / "model.yaml").is_file():
+        raise FileNotFoundError(f"{folder}: no model here (it has no model.yaml)")
+    playable = strict.load(folder / "model.yaml", PlayableConfig)
+    for name, digest in playable.sha256.items():
+        _check_digest(folder / name, digest)
+    ae_config, ae_weights = load_tensors(folder, "autoencoder", AutoencoderConfig)
+    config, weights = load_tensors(folder, "transformer", TransformerConfig)
+    if config.grid != ae_config.grid or config.latent_channels != ae_config.latent_channels:
+        raise ValueError(f"{folder}: the transformer was made for another autoencoder")
+    autoencoder, transformer = Autoencoder(ae_config), WorldTransformer(config)
+    assign(autoencoder, ae_weights, f"{folder}: autoencoder")
+    assign(transformer, weights, f"{folder}: transformer")
+    return playable, autoencoder.eval(), transformer.eval()
+
+
+def save_module(
+    folder: Path, name: str, module: nn.Module, config: Any, dtype: torch.dtype
+) -> list[Path]:
+    """Write the weights of `module` in shards of at most SHARD_BYTES; normalisation stays float32."""
+    tensors = {
+        key: value.detach().cpu().to(torch.float32 if "latent_" in key else dtype).contiguous()
+        for key, value in module.state_dict().items()
+    }
+    metadata = {"config": json.dumps(strict.to_plain(config))}
+    shards = _shard(tensors)
+    paths = []
+    for index, shard in enumerate(shards, 1):
+        path = folder / f"{name}-{index}-of-{len(shards)}.safetensors"
+        save_file(shard, path.with_suffix(".tmp"), metadata)
+        path.with_suffix(".tmp").replace(path)
+        paths.append(path)
+    return paths
+
+
+def load_tensors(folder: Path, name: str, cls: type[C]) -> tuple[C, dict[str, Tensor]]:
+    """The config and all tensors (float32) of the shards `name`-i-of-n in `folder`.
+
+    Raises:
+        ValueError: naming the file that is missing, truncated or damaged.
+    """
+    first = sorted(folder.glob(f"{name}-1-of-*.safetensors"))
+    if len(first) != 1:
+        raise ValueError(f"{folder}: expected one {name}-1-of-N.safetensors, found {len(first)}")
+    count = int(first[0].stem.rsplit("-", 1)[1])
+    tensors: dict[str, Tensor] = {}
+    config = None
+    for index in range(1, count + 1):
+        path = folder / f"{name}-{index}-of-{count}.safetensors"
+        metadata, part = _read(path)
+        config = strict.build(json.loads(metadata["config"]), cls, where=str(path))
+        tensors |= {key: value.float() for key, value in part.items()}
+    assert config is not None
+    return config, tensors
+
+
+def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
+    if not path.is_file():
+        raise ValueError(f"{path}: missing weights file")
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged or truncated weights ({error})") from error
+
+
+def assign(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Load `tensors` into `module`, strictly.
+
+    Raises:
+        ValueError: starting with `where`, naming every key that is missing, unexpected or mis-shaped.
+    """
+    expected = module.state_dict()
+    missing, unexpected = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
+    if missing or unexpected:
+        raise ValueError(f"{where}: missing {sorted(missing)}, unexpected {sorted(unexpected)}")
+    for key, value in tensors.items():
+        if value.shape != expected[key].shape:
+            raise ValueError(
+                f"{where}: {key} has shape {tuple(value.shape)}, expected"
+                f" {tuple(expected[key].shape)}"
+            )
+    module.load_state_dict(tensors)
+
+
+def _shard(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for key, value in tensors.items():
+        if size + value.nbytes > SHARD_BYTES and shards[-1]:
+            shards.append({})
+            size = 0
+        shards[-1][key] = value
+        size += value.nbytes
+    return shards
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_digest(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise ValueError(f"{path}: missing weights file")
+    if _digest(path) != expected:
+        raise ValueError(
+            f"{path}: damaged or truncated weights (its SHA-256 is not the one in model.yaml);"
+            " fetch the file again"
+        )

@@ -1,0 +1,130 @@
+"""A fixed-address ring of keys and values: a few first frames that stay, then the newest ones.
+
+All buffers are allocated once and written in place, and what is valid is computed on the device, so
+shapes are static from the first frame on and a captured graph can be replayed for ever. Positions live
+inside the cached keys (rotary and projective), so the order of the slots does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheConfig:
+    sink_frames: int  # first frames of a world that are never forgotten
+    window_frames: int  # newest frames
+
+    def __post_init__(self) -> None:
+        if self.sink_frames < 0 or self.window_frames < 1:
+            raise ValueError(
+                f"sink_frames must be >= 0 and window_frames >= 1, got {self.sink_frames}"
+                f" and {self.window_frames}"
+            )
+
+    @property
+    def slots(self) -> int:
+        return self.sink_frames + self.window_frames
+
+    def slot(self, frame: int) -> int:
+        """Where frame number `frame` of a world is kept."""
+        if frame < self.sink_frames:
+            return frame
+        return self.sink_frames + (frame - self.sink_frames) % self.window_frames
+
+
+class KVCache:
+    """Keys and values of the frames in memory, for every layer.
+
+    One more slot at the end holds the frame that is being made, so that a layer's memory and its own
+    frame are one tensor and nothing has to be joined.
+    """
+
+    def __init__(
+        self,
+        config: CacheConfig,
+        *,
+        layers: int,
+        batch: int,
+        kv_heads: int,
+        tokens_per_frame: int,
+        head_width: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.tokens_per_frame = tokens_per_frame
+        remembered = config.slots * tokens_per_frame
+        shape = (layers, batch, kv_heads, remembered + tokens_per_frame, head_width)
+        self.all_keys = torch.zeros(shape, dtype=dtype, device=device)  # [layers b g slots*p+p d]
+        self.all_values = torch.zeros(shape, dtype=dtype, device=device)
+        self.keys = self.all_keys[..., :remembered, :]  # without the frame that is being made
+        self.values = self.all_values[..., :remembered, :]
+        self.filled = torch.zeros(1, dtype=torch.long, device=device)  # slots written so far
+        self.all_bias = torch.zeros(shape[3], dtype=dtype, device=device)  # added to all scores
+        self.bias = self.all_bias[:remembered]
+        self._slot_of_token = torch.arange(remembered, device=device) // tokens_per_frame
+        self._token = torch.arange(tokens_per_frame, device=device)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything; old values stay in memory but are masked out."""
+        self.filled.zero_()
+        self._hide_empty_slots()
+
+    def valid(self) -> Tensor:
+        """Which cached tokens may be attended to: bool [slots*p], computed on the device."""
+        return self._slot_of_token < self.filled
+
+    def write(self, layer: int, keys: Tensor, values: Tensor, slot: Tensor) -> None:
+        """Put the keys and values [b g p d] of one frame into `slot` (a tensor of one index)."""
+        tokens = slot * self.tokens_per_frame + self._token
+        self.keys[layer].index_copy_(2, tokens, keys.to(self.keys.dtype))
+        self.values[layer].index_copy_(2, tokens, values.to(self.values.dtype))
+
+    def write_own(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Put the keys and values [b g p d] of the frame that is being made beside the memory."""
+        remembered = self.keys.shape[3]
+        self.all_keys[layer, :, :, remembered:].copy_(keys)
+        self.all_values[layer, :, :, remembered:].copy_(values)
+
+    def mark_filled(self, slot: Tensor) -> None:
+        """Make `slot` (and all before it) valid; called before the layers of a commit run."""
+        self.filled.copy_(torch.maximum(self.filled, slot + 1))
+        self._hide_empty_slots()
+
+    def map(self, on_keys: Callable[[Tensor], Tensor], on_values: Callable[[Tensor], Tensor]) -> None:
+        """Rewrite everything in place, for a new anchor or a new origin of time."""
+        self.keys.copy_(on_keys(self.keys))
+        self.values.copy_(on_values(self.values))
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of the contents."""
+        return {
+            "keys": self.keys.clone(),
+            "values": self.values.clone(),
+            "filled": self.filled.clone(),
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take over the contents of `state`, in place.
+
+        Raises:
+            ValueError: if it comes from a cache of another shape.
+        """
+        if state["keys"].shape != self.keys.shape:
+            raise ValueError(
+                f"cached state of shape {tuple(state['keys'].shape)} does not fit a cache of"
+                f" {tuple(self.keys.shape)}"
+            )
+        for name in ("keys", "values", "filled"):
+            getattr(self, name).copy_(state[name])
+        self._hide_empty_slots()
+
+    def _hide_empty_slots(self) -> None:
+        """Once for all layers and steps that follow, in place: captured graphs read it."""
+        self.bias.zero_().masked_fill_(~self.valid(), float("-inf"))

@@ -1,0 +1,94 @@
+"""One denoising step, one commit, one decode: the three functions a running world is made of.
+
+Each takes and returns tensors only, keeps its shapes, draws no random number and reads state by
+address, so each can be captured as one CUDA graph and replayed (`cuda_graph.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from worldmodel import flow, prope, rope
+from worldmodel.attention import Cached, Committing, Mix, mix_fused
+from worldmodel.autoencoder import Autoencoder, frames_to_uint8
+from worldmodel.kv_cache import KVCache
+from worldmodel.transformer import Geometry, WorldTransformer
+
+
+@dataclass(frozen=True)
+class Sampler:
+    transformer: WorldTransformer
+    autoencoder: Autoencoder
+    cache: KVCache
+    mix: Mix = mix_fused
+
+    def denoise(
+        self,
+        latent: Tensor,
+        sigma: Tensor,
+        to: Tensor,
+        words: Tensor,
+        matrix: Tensor,
+        inverse: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+    ) -> Tensor:
+        """One Euler step of latent [b 1 p c] from noise level `sigma` [b 1] to `to` [b 1]."""
+        layers = range(self.transformer.config.layers)
+        kernels = [Cached(self.cache, layer, self.mix) for layer in layers]
+        geometry = Geometry(matrix, inverse, cos, sin)
+        predicted = self.transformer(latent, sigma, words, geometry, kernels)
+        return flow.euler_step(latent, predicted, sigma, to)
+
+    def commit(
+        self,
+        latent: Tensor,
+        sigma: Tensor,
+        slot: Tensor,
+        words: Tensor,
+        matrix: Tensor,
+        inverse: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+    ) -> Tensor:
+        """Write the keys and values of a finished latent [b 1 p c] into `slot` of the cache."""
+        self.cache.mark_filled(slot)
+        layers = range(self.transformer.config.layers)
+        kernels = [Committing(self.cache, layer, slot, self.mix) for layer in layers]
+        geometry = Geometry(matrix, inverse, cos, sin)
+        return self.transformer(latent, sigma, words, geometry, kernels)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Pixels, uint8 [b H W 3], of latent [b 1 p c]."""
+        return frames_to_uint8(self.autoencoder.decode(latent[:, 0]))
+
+    def move_anchor(self, old_anchor_from_new_anchor: Tensor, frames: float) -> None:
+        """Make the cache relative to new anchors [b 4 4], and count time from `frames` later on.
+
+        Exact up to rounding: see `prope.reanchor_matrix` and `rope.shift_time`. Not captured; it runs
+        once every few seconds of play.
+        """
+        config = self.transformer.config
+        matrix = prope.reanchor_matrix(old_anchor_from_new_anchor, config.metres_per_unit)
+        matrix = matrix.to(self.cache.keys.device)[:, None]
+        frequencies = self.transformer.time_frequencies
+
+        def projective(x: Tensor) -> Tensor:
+            tokens = rearrange(x.float(), "l b g k d -> b 1 k (l g) d")
+            moved = prope.transform(matrix, tokens)
+            return rearrange(moved, "b 1 k (l g) d -> l b g k d", l=len(x))
+
+        def on_keys(keys: Tensor) -> Tensor:
+            first, second = keys.chunk(2, dim=-1)
+            turned = rope.shift_time(second, -frames, frequencies)
+            return torch.cat([projective(first), turned], dim=-1)
+
+        def on_values(values: Tensor) -> Tensor:
+            first, second = values.chunk(2, dim=-1)
+            return torch.cat([projective(first), second.float()], dim=-1)
+
+        self.cache.map(on_keys, on_values)

@@ -1,0 +1,329 @@
+"""A running world: the one stateful object, `WorldGenerator` for the engine.
+
+Deterministic: the same model, seed and cameras give the same frames, bit for bit on the same device
+and software. Noise is drawn here, from the session's own CPU generator, and enters as an input.
+
+Endless: poses are kept relative to an anchor camera. When the player has left its neighbourhood the
+anchor moves: cached keys and values are multiplied by one constant matrix, and time starts again at
+zero. Nothing grows and no position loses precision, however far one walks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldmodel import flow, prope, rope
+from worldmodel.attention import mix_by_matmul, mix_fused
+from worldmodel.autoencoder import Autoencoder, frames_to_float
+from worldmodel.checkpoint import PlayableConfig, load_model
+from worldmodel.cuda_graph import CudaGraph
+from worldmodel.kv_cache import KVCache
+from worldmodel.sampler import Sampler
+from worldmodel.transformer import TransformerConfig, WorldTransformer, prompt_words
+from worldmodel.types import Camera, GeneratorSpec, Start, check_rigid
+
+ANCHOR_RADIUS_M = 8.0
+ANCHOR_FRAMES = 64
+
+TensorFunction = Callable[..., Tensor]
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A frame that was shown but whose keys and values are not in the cache yet."""
+
+    latent: Tensor
+    places: tuple[Tensor, ...]
+    slot: int
+
+
+class WorldSession:
+    """Generates one frame per camera."""
+
+    def __init__(
+        self,
+        playable: PlayableConfig,
+        autoencoder: Autoencoder,
+        transformer: WorldTransformer,
+        device: torch.device,
+        dtype: torch.dtype,
+        capture: bool | None = None,
+    ) -> None:
+        """`capture`: replay CUDA graphs; None: whenever the device is a CUDA one."""
+        self.playable = playable
+        self.device, self.dtype = device, dtype
+        self._transformer: WorldTransformer = prepare(transformer, device, dtype)
+        self._autoencoder: Autoencoder = prepare(autoencoder, device, dtype)
+        config = transformer.config
+        self._cache = KVCache(
+            playable.cache,
+            layers=config.layers,
+            batch=1,
+            kv_heads=config.kv_heads,
+            tokens_per_frame=config.tokens_per_frame,
+            head_width=config.head_width,
+            dtype=dtype,
+            device=device,
+        )
+        self._noise = torch.Generator()
+        mix = mix_by_matmul if device.type == "cpu" else mix_fused
+        self._sampler = sampler = Sampler(self._transformer, self._autoencoder, self._cache, mix)
+        self._denoise: TensorFunction = sampler.denoise
+        self._commit: TensorFunction = sampler.commit
+        self._decode: TensorFunction = sampler.decode
+        self._begin(np.eye(4), "")
+        if capture if capture is not None else device.type == "cuda":
+            self._capture()
+
+    @property
+    def spec(self) -> GeneratorSpec:
+        playable, ae = self.playable, self._autoencoder.config
+        return GeneratorSpec(
+            name=playable.name,
+            height_px=ae.height_px,
+            width_px=ae.width_px,
+            intrinsics=playable.intrinsics,
+            limits=playable.limits,
+            cameras_per_step=1,
+            frames_per_step=1,
+            frames_per_second=playable.frames_per_second,
+        )
+
+    @property
+    def transformer_config(self) -> TransformerConfig:
+        return self._transformer.config
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Pixels, uint8 [1 H W 3], of latent [1 1 p c]; a captured graph overwrites them."""
+        with torch.inference_mode():
+            return self._decode(latent)
+
+    @torch.inference_mode()
+    def reset(self, start: Start, camera: Camera) -> NDArray[np.uint8]:
+        """Begin a world at `camera`, from the picture of `start` or from noise.
+
+        Raises:
+            ValueError: if the picture has another size or the prompt an unknown word.
+        """
+        self._noise.manual_seed(start.seed)
+        self._begin(camera.camera_from_world, start.prompt)
+        places = self._places(camera)
+        if start.image is None:
+            steps = self.playable.rollout.first_frame_steps
+            latent = self._sample(places, steps)
+        else:
+            latent = self._encode(start.image)
+        return self._show(latent, places)[0]
+
+    @torch.inference_mode()
+    def step(self, cameras: Sequence[Camera]) -> NDArray[np.uint8]:
+        """The frame seen from the one camera in `cameras`: uint8 (1, H, W, 3).
+
+        Raises:
+            ValueError: if there is not exactly one camera.
+        """
+        (camera,) = _exactly_one(cameras)
+        self.settle()
+        self._move_anchor_if_far(camera.camera_from_world)
+        places = self._places(camera)
+        return self._show(self._sample(places, self.playable.rollout.steps), places)
+
+    @torch.inference_mode()
+    def settle(self) -> None:
+        """Commit the shown frame to memory: work that may wait until the frame is on the screen."""
+        if self._pending is None:
+            return
+        latent, places, slot = self._pending.latent, self._pending.places, self._pending.slot
+        slot_tensor = torch.tensor([slot], device=self.device)
+        self._commit(latent, self._level(0.0), slot_tensor, self._words, *places)
+        self._pending = None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that decides the next frames."""
+        self.settle()
+        return {
+            "model": self.playable.name,
+            "cache": {key: value.cpu() for key, value in self._cache.state().items()},
+            "noise": self._noise.get_state(),
+            "words": self._words.cpu(),
+            "anchor": self._anchor_from_world.copy(),
+            "frame": self._frame,
+            "time": self._time,
+        }
+
+    @torch.inference_mode()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a `snapshot`.
+
+        Raises:
+            ValueError: if it was taken from another model.
+        """
+        if state["model"] != self.playable.name:
+            raise ValueError(f"a state of {state['model']!r} cannot go on in {self.playable.name!r}")
+        self._cache.load_state(state["cache"])
+        self._noise.set_state(state["noise"])
+        self._words = state["words"].to(self.device)
+        self._anchor_from_world = state["anchor"].copy()
+        self._frame, self._time = state["frame"], state["time"]
+        self._pending = None
+
+    def _begin(self, anchor_from_world: NDArray[np.float64], prompt: str) -> None:
+        check_rigid(anchor_from_world)
+        vocabulary = self._transformer.config.vocabulary
+        words = prompt_words(vocabulary, prompt) or [0.0]
+        self._words = torch.tensor([words], dtype=torch.float32, device=self.device)
+        self._cache.reset()
+        self._anchor_from_world = anchor_from_world.copy()
+        self._frame = 0  # frames committed or pending since the world began
+        self._time = 0  # frames since the anchor was set
+        self._pending: _Pending | None = None
+
+    def _encode(self, image: NDArray[np.uint8]) -> Tensor:
+        config = self._autoencoder.config
+        if image.shape != (config.height_px, config.width_px, 3) or image.dtype != np.uint8:
+            raise ValueError(
+                f"a start picture must be uint8 {config.height_px}x{config.width_px}x3, got"
+                f" {image.dtype} {'x'.join(map(str, image.shape))}"
+            )
+        frames = frames_to_float(torch.from_numpy(image.copy())[None].to(self.device))
+        return self._autoencoder.encode(frames)[:, None]
+
+    def _places(self, camera: Camera) -> tuple[Tensor, ...]:
+        world_from_anchor = np.linalg.inv(self._anchor_from_world)
+        lens = camera.intrinsics
+        pose = torch.from_numpy(camera.camera_from_world @ world_from_anchor)
+        intrinsics = torch.tensor([[[lens.fx, lens.fy, lens.cx, lens.cy]]])
+        time = torch.tensor([[float(self._time)]], device=self.device)
+        device_pose = pose[None, None]
+        matrix, inverse = prope.projections(
+            device_pose, intrinsics, self._transformer.config.metres_per_unit
+        )
+        model = self._transformer
+        angle = rope.angles(time, model.time_frequencies, model.space_angles)
+        return matrix.to(self.device), inverse.to(self.device), angle.cos(), angle.sin()
+
+    def _sample(self, places: tuple[Tensor, ...], steps: int) -> Tensor:
+        config = self._transformer.config
+        shape = (1, 1, config.tokens_per_frame, config.latent_channels)
+        latent = torch.randn(shape, generator=self._noise).to(self.device)
+        levels = flow.schedule(steps, self.playable.rollout.shift).tolist()
+        for now, then in zip(levels[:-1], levels[1:], strict=True):
+            latent = self._denoise(latent, self._level(now), self._level(then), self._words, *places)
+        return latent.clone()  # a captured graph owns its output and overwrites it
+
+    def _show(self, latent: Tensor, places: tuple[Tensor, ...]) -> NDArray[np.uint8]:
+        self._pending = _Pending(latent, places, self.playable.cache.slot(self._frame))
+        self._frame += 1
+        self._time += 1
+        frame: NDArray[np.uint8] = self._decode(latent).cpu().numpy()
+        return frame
+
+    def _level(self, sigma: float) -> Tensor:
+        return torch.full((1, 1), sigma, device=self.device)
+
+    def _move_anchor_if_far(self, camera_from_world: NDArray[np.float64]) -> None:
+        camera_from_anchor = camera_from_world @ np.linalg.inv(self._anchor_from_world)
+        distance = float(np.linalg.norm(camera_from_anchor[:3, 3]))
+        if distance > ANCHOR_RADIUS_M or self._time >= ANCHOR_FRAMES:
+            self.move_anchor(camera_from_world)
+
+    @torch.inference_mode()
+    def move_anchor(self, camera_from_world: NDArray[np.float64]) -> None:
+        """Express everything in memory relative to another camera and count time from now on."""
+        self.settle()
+        old_from_new = self._anchor_from_world @ np.linalg.inv(camera_from_world)
+        self._sampler.move_anchor(torch.from_numpy(old_from_new)[None], float(self._time))
+        self._anchor_from_world = camera_from_world.copy()
+        self._time = 0
+
+    @torch.inference_mode()
+    def _capture(self) -> None:
+        lens = self.playable.intrinsics
+        places = self._places(Camera(np.eye(4), lens))
+        config = self._transformer.config
+        latent = torch.zeros(1, 1, config.tokens_per_frame, config.latent_channels, device=self.device)
+        level, slot = self._level(1.0), torch.zeros(1, dtype=torch.long, device=self.device)
+        words = self._words
+        self._denoise = CudaGraph(self._denoise, (latent, level, level, words, *places))
+        self._commit = CudaGraph(self._commit, (latent, level, slot, words, *places))
+        self._decode = CudaGraph(self._decode, (latent,))
+        self._cache.reset()
+
+
+def load_session(
+    folder: Path,
+    *,
+    device: str | None = None,
+    steps: int | None = None,
+    frames_per_second: float | None = None,
+) -> WorldSession:
+    """Load a model folder and make it ready to play.
+
+    `device`: "cpu", "cuda", "cuda:1", ...; None takes CUDA where there is one.
+
+    Raises:
+        ValueError, FileNotFoundError: one clear line about what is wrong.
+    """
+    playable, autoencoder, transformer = load_model(folder)
+    if steps is not None:
+        rollout = replace(playable.rollout, steps=steps)
+        playable = replace(playable, rollout=rollout)
+    if frames_per_second is not None:
+        playable = replace(playable, frames_per_second=frames_per_second)
+    chosen = choose_device(device)
+    return WorldSession(playable, autoencoder, transformer, chosen, fastest_dtype(chosen))
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The named device, or CUDA where there is one.
+
+    Raises:
+        ValueError: if the device does not exist here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} is not available here; try --device cpu") from error
+    return device
+
+
+def fastest_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def prepare(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Make a network ready for inference, in place: matrices and convolutions in `dtype`, normalisation statistics in float32."""
+    keep = {name: buffer for name, buffer in module.named_buffers()}
+    prepared = module.eval().requires_grad_(False).to(device=device, dtype=dtype)
+    for name, buffer in keep.items():
+        setattr(prepared, name, buffer.float().to(device))
+    return prepared
+
+
+def _exactly_one(cameras: Sequence[Camera]) -> Sequence[Camera]:
+    if len(cameras) != 1:
+        raise ValueError(f"this model takes 1 camera per step, got {len(cameras)}")
+    return cameras
+
+
+def describe(session: WorldSession) -> str:
+    """One line for logs and reports."""
+    rollout = session.playable.rollout
+    facts = {"model": session.playable.name, "device": str(session.device), "steps": rollout.steps}
+    return json.dumps(facts | {"dtype": str(session.dtype).removeprefix("torch.")})

@@ -1,0 +1,243 @@
+"""The world transformer: noisy latents and camera poses in, velocities out.
+
+A diffusion transformer (Peebles & Xie, arXiv 2212.09748) over the tokens of one or many frames, with a
+noise level per frame. Half of every head carries the projective position of its frame's camera
+(`prope.py`), the other half rotary time, height and width (`rope.py`). How frames see each other is not
+decided here: the caller passes one attention kernel per layer (`attention.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from worldmodel import prope, rope
+from worldmodel.attention import Attend
+from worldmodel.rope import RotaryConfig
+
+TIME_FREQUENCIES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformerConfig:
+    latent_channels: int
+    grid: tuple[int, int]  # rows and columns of latent tokens
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    mlp_ratio: int
+    rotary: RotaryConfig
+    metres_per_unit: float  # translations are divided by this before they enter attention
+    vocabulary: tuple[str, ...]  # words a prompt may hold
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or self.heads % self.kv_heads:
+            raise ValueError(
+                f"width {self.width} must be a multiple of heads {self.heads}, and heads a multiple"
+                f" of kv_heads {self.kv_heads}"
+            )
+        if 4 * self.rotary.pairs != self.head_width:
+            raise ValueError(
+                f"{self.rotary.pairs} rotary pairs fill {4 * self.rotary.pairs} channels (half of"
+                f" them projective), but a head is {self.head_width} wide"
+            )
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def tokens_per_frame(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+
+@dataclass(slots=True)
+class Geometry:
+    """Where every frame of a batch was seen from, ready for attention."""
+
+    matrix: Tensor  # [b f 4 4] float32, P
+    inverse: Tensor  # [b f 4 4] float32, P^-1
+    cos: Tensor  # [b f p pairs] float32
+    sin: Tensor
+
+    def twice(self) -> Geometry:
+        """For a clip laid out as [clean | noisy]: both copies share their places."""
+        return Geometry(*(torch.cat([x, x], dim=1) for x in self.tensors()))
+
+    def frame(self, index: int) -> Geometry:
+        """The place of one frame of the batch."""
+        return Geometry(*(x[:, index : index + 1] for x in self.tensors()))
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.matrix, self.inverse, self.cos, self.sin
+
+
+class Block(nn.Module):
+    """Self-attention and MLP, each modulated by the frame's noise level."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        width, head = config.width, config.head_width
+        self.heads, self.kv_heads = config.heads, config.kv_heads
+        self.q = nn.Linear(width, config.heads * head, bias=False)
+        self.k = nn.Linear(width, config.kv_heads * head, bias=False)
+        self.v = nn.Linear(width, config.kv_heads * head, bias=False)
+        self.o = nn.Linear(config.heads * head, width, bias=False)
+        self.up = nn.Linear(width, config.mlp_ratio * width, bias=False)
+        self.down = nn.Linear(config.mlp_ratio * width, width, bias=False)
+        self.q_gain = nn.Parameter(torch.ones(head))
+        self.k_gain = nn.Parameter(torch.ones(head))
+        self.modulation = nn.Parameter(torch.zeros(6, width))
+        nn.init.zeros_(self.o.weight)  # a new block changes nothing
+        nn.init.zeros_(self.down.weight)
+
+    def forward(self, x: Tensor, shared: Tensor, geometry: Geometry, attend: Attend) -> Tensor:
+        """x [b f p m], shared modulation [b f 6 m] -> [b f p m]."""
+        table = (shared + self.modulation)[:, :, :, None].to(x.dtype).unbind(2)
+        x = x + table[2] * self._attention(_modulate(x, table[0], table[1]), geometry, attend)
+        return x + table[5] * self._mlp(_modulate(x, table[3], table[4]))
+
+    def _attention(self, x: Tensor, geometry: Geometry, attend: Attend) -> Tensor:
+        q = _rms_norm(self.q(x).unflatten(-1, (self.heads, -1)), self.q_gain)
+        k = _rms_norm(self.k(x).unflatten(-1, (self.kv_heads, -1)), self.k_gain)
+        v = self.v(x).unflatten(-1, (self.kv_heads, -1)).float()
+        q_placed = _place(q, geometry.matrix.transpose(-1, -2), geometry).to(x.dtype)
+        k_placed = _place(k, geometry.inverse, geometry).to(x.dtype)
+        mixed = attend(q_placed, k_placed, _project(v, geometry.inverse).to(x.dtype))
+        return self.o(_project(mixed.float(), geometry.matrix).to(x.dtype).flatten(-2))
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        return self.down(functional.gelu(self.up(x), approximate="tanh"))
+
+
+class WorldTransformer(nn.Module):
+    """Predicts the velocity of every latent frame it is given."""
+
+    time_frequencies: Tensor
+    space_angles: Tensor
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.latent_in = nn.Linear(config.latent_channels, width)
+        self.position = nn.Parameter(torch.randn(config.tokens_per_frame, width) * 0.02)
+        self.noise_in = nn.Linear(2 * TIME_FREQUENCIES, width)
+        self.noise_out = nn.Linear(width, width)
+        self.words = nn.Linear(max(len(config.vocabulary), 1), width, bias=False)
+        self.modulation = nn.Linear(width, 6 * width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.head_modulation = nn.Linear(width, 2 * width)
+        self.latent_out = nn.Linear(width, config.latent_channels)
+        rotary = config.rotary
+        time = rope.frequencies(rotary.time_pairs, rotary.time_base)
+        self.register_buffer("time_frequencies", time, persistent=False)
+        space = rope.space_angles(rotary, config.grid)
+        self.register_buffer("space_angles", space, persistent=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for layer in (self.modulation, self.head_modulation, self.latent_out, self.words):
+            nn.init.zeros_(layer.weight)
+        for layer in (self.modulation, self.head_modulation, self.latent_out):
+            nn.init.zeros_(layer.bias)
+        gates = self.modulation.bias.data.view(6, -1)
+        gates[2].fill_(1.0)
+        gates[5].fill_(1.0)
+
+    def geometry(self, camera_from_anchor: Tensor, intrinsics: Tensor, time: Tensor) -> Geometry:
+        """Places for poses [b f 4 4], intrinsics [b f 4] and times [b f] counted in frames."""
+        unit = self.config.metres_per_unit
+        matrix, inverse = prope.projections(camera_from_anchor, intrinsics, unit)
+        angle = rope.angles(time, self.time_frequencies, self.space_angles)
+        return Geometry(matrix, inverse, angle.cos(), angle.sin())
+
+    def forward(
+        self,
+        latents: Tensor,
+        sigma: Tensor,
+        words: Tensor,
+        geometry: Geometry,
+        attend: Sequence[Attend],
+    ) -> Tensor:
+        """Velocities of latents [b f p c] at noise levels [b f], for words [b v]: float32 [b f p c]."""
+        x, condition, shared = self.embed(latents, sigma, words)
+        for block, kernel in zip(self.blocks, attend, strict=True):
+            x = block(x, shared, geometry, kernel)
+        return self.head(x, condition)
+
+    def embed(self, latents: Tensor, sigma: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        dtype = _compute_dtype(self.latent_in.weight)
+        x = self.latent_in(latents.to(dtype)).to(dtype) + self.position.to(dtype)
+        noise = self.noise_in(_sinusoid(sigma).to(dtype))
+        condition = self.noise_out(functional.silu(noise)) + self.words(words.to(dtype))[:, None]
+        condition = functional.silu(condition)
+        shared = self.modulation(condition).unflatten(-1, (6, -1))
+        return x, condition, shared
+
+    def head(self, x: Tensor, condition: Tensor) -> Tensor:
+        scale, shift = self.head_modulation(condition)[:, :, None].chunk(2, dim=-1)
+        return self.latent_out(_modulate(x, shift, scale)).float()
+
+    def parameters_for_muon(self) -> list[nn.Parameter]:
+        """The matrices inside the blocks; everything else is better served by AdamW."""
+        return [p for p in self.blocks.parameters() if p.ndim == 2 and p.shape[0] > 6]
+
+    def compile_blocks(self, compile_function: Callable[[Callable[..., Tensor]], None]) -> None:
+        """Let the caller accelerate the blocks from outside."""
+        for block in self.blocks:
+            compile_function(block)
+
+
+def prompt_words(vocabulary: Sequence[str], prompt: str) -> list[float]:
+    """A prompt as one number per vocabulary word: 1 where the prompt names it.
+
+    Raises:
+        ValueError: naming the parts of the prompt (separated by commas) that are not known.
+    """
+    parts = [part.strip().lower() for part in prompt.split(",") if part.strip()]
+    unknown = [part for part in parts if part not in vocabulary]
+    if unknown:
+        known = ", ".join(vocabulary) or "none; this model takes no prompt"
+        raise ValueError(f"prompt: unknown {', '.join(map(repr, unknown))}; known words: {known}")
+    return [float(word in parts) for word in vocabulary]
+
+
+def _place(x: Tensor, matrix: Tensor, geometry: Geometry) -> Tensor:
+    projective, rotary = x.chunk(2, dim=-1)
+    turned = rope.rotate(rotary, geometry.cos, geometry.sin)
+    return torch.cat([prope.transform(matrix, projective), turned], dim=-1)
+
+
+def _project(x: Tensor, matrix: Tensor) -> Tensor:
+    projective, plain = x.chunk(2, dim=-1)
+    return torch.cat([prope.transform(matrix, projective), plain], dim=-1)
+
+
+def _rms_norm(x: Tensor, gain: Tensor) -> Tensor:
+    x = x.float()
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * gain.float()
+
+
+def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    normal = functional.layer_norm(x.float(), x.shape[-1:], eps=1e-6)
+    return (normal * (1 + scale.float()) + shift.float()).to(x.dtype)
+
+
+def _compute_dtype(weight: Tensor) -> torch.dtype:
+    """What the residual stream is kept in: autocast's type while training, else the weights'."""
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+
+
+def _sinusoid(sigma: Tensor) -> Tensor:
+    """Noise levels [b f] in [0, 1] as [b f 2 * TIME_FREQUENCIES]; float32 throughout."""
+    exponent = torch.arange(TIME_FREQUENCIES, device=sigma.device) / TIME_FREQUENCIES
+    angle = sigma.float()[..., None] * 100 * torch.exp(-math.log(1000.0) * exponent)
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
