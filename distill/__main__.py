@@ -33,6 +33,13 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_making(command)
     _add_measuring(command)
+    walks = command("walks", _walks, "contact sheet of camera following, along a table of walks")
+    walks.add_argument("model", type=Path)
+    walks.add_argument("--table", type=Path, default=Path("configs/data/walks.yaml"))
+    walks.add_argument("--out", type=Path, required=True, help="a PNG")
+    walks.add_argument("--steps", type=int, default=4)
+    walks.add_argument("--columns", type=int, default=7)
+    walks.add_argument("--device")
     return parser
 
 
@@ -170,6 +177,17 @@ def _sample(arguments: argparse.Namespace) -> None:
         steps=arguments.steps,
     )
     Image.fromarray(image).save(arguments.out)
+
+
+def _walks(arguments: argparse.Namespace) -> None:
+    from PIL import Image
+
+    from distill.run import load_for_evaluation
+    from distill.walks import walk_sheet
+
+    model = load_for_evaluation(arguments.model, arguments.device)
+    sheet = walk_sheet(model, arguments.table, steps=arguments.steps, columns=arguments.columns)
+    Image.fromarray(sheet).save(arguments.out)
 
 
 def _numbers(text: str, flag: str) -> list[int]:

@@ -204,20 +204,22 @@ def true_walk(
     return renderer.render(placement, viewpoints, lens), cameras, lens
 
 
-def walk_frames(renderer: Renderer, walk: Walk) -> NDArray[np.uint8]:
-    """The true frames of one row of a walks table."""
+def walk_truth(
+    renderer: Renderer, walk: Walk
+) -> tuple[NDArray[np.uint8], NDArray[np.float64], Intrinsics]:
+    """`true_walk` of one row of a walks table."""
     place = walk.placement
     placement = (
         None if place is None else Placement(place[0], place[1], float(np.radians(place[2])))
     )
-    return true_walk(renderer, walk.world, walk.trajectory, walk.frames_per_second, placement)[0]
+    return true_walk(renderer, walk.world, walk.trajectory, walk.frames_per_second, placement)
 
 
 def write_starts(table: Path, folder: Path, renderer: Renderer) -> None:
     """Render the first view of every walk in `table` to `folder`/NAME.png."""
     folder.mkdir(parents=True, exist_ok=True)
     for start in load(table, Walks).walks:
-        Image.fromarray(walk_frames(renderer, start)[0]).save(folder / f"{start.name}.png")
+        Image.fromarray(walk_truth(renderer, start)[0][0]).save(folder / f"{start.name}.png")
 
 
 def write_sheet(out: Path, target: Path, clips: int = 12, columns: int = 6) -> None:

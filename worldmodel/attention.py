@@ -87,9 +87,7 @@ class Cached:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         cache, layer = self.cache, self.layer
         cache.write_own(layer, _cache_layout(k), _cache_layout(v))
-        return _grouped(
-            self.mix, q, cache.all_keys[layer], cache.all_values[layer], cache.all_bias
-        )
+        return _grouped(self.mix, q, cache.all_keys[layer], cache.all_values[layer], cache.all_bias)
 
 
 class Committing:
@@ -120,7 +118,9 @@ def _grouped(mix: Mix, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor) ->
 
 
 def _dense(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    return scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+    return scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1]
+    )
 
 
 def _sequence(x: Tensor) -> Tensor:

@@ -66,8 +66,8 @@ class ResidualBlock(nn.Module):
         self.first_norm, self.second_norm = ChannelNorm(width), ChannelNorm(width)
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        for parameter in self.second.parameters():  # a new block changes nothing
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.first(functional.silu(self.first_norm(x)))
@@ -139,12 +139,12 @@ class Autoencoder(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Frames [n 3 H W], nominally in [-1, 1], of normalised latents [n p c]."""
         grid = rearrange(latents, "n (h w) c -> n c h w", h=self.config.grid[0])
-        dtype = self.decoder.layers[0].weight.dtype
+        dtype = next(self.decoder.parameters()).dtype
         frames: Tensor = self.decoder(grid.to(dtype, memory_format=torch.channels_last))
         return frames.float()
 
     def _encode(self, frames: Tensor) -> Tensor:
-        dtype = self.encoder.layers[1].weight.dtype
+        dtype = next(self.encoder.parameters()).dtype
         x = frames.to(dtype, memory_format=torch.channels_last)
         return rearrange(self.encoder(x).float(), "n c h w -> n (h w) c")
 
@@ -163,5 +163,5 @@ def frames_to_float(frames: Tensor) -> Tensor:
 
 def frames_to_uint8(frames: Tensor) -> Tensor:
     """Float [n 3 H W] in [-1, 1] (clamped) -> uint8 [n H W 3]."""
-    rounded = ((frames.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    rounded = (frames.float().clamp(-1, 1) * 127.5 + 128).to(torch.uint8)  # + 0.5, cut off
     return rearrange(rounded, "n c h w -> n h w c").contiguous()

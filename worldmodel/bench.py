@@ -19,7 +19,9 @@ from worldmodel.session import WorldSession, load_session
 from worldmodel.types import Camera, Start
 
 
-def benchmark(folder: Path, *, device: str | None, steps: int | None, frames: int) -> dict[str, Any]:
+def benchmark(
+    folder: Path, *, device: str | None, steps: int | None, frames: int
+) -> dict[str, Any]:
     """Load the model and walk through it for `frames` frames; times in milliseconds, median and p95."""
     began = time.perf_counter()
     session = load_session(folder, device=device, steps=steps)

@@ -40,8 +40,8 @@ class CacheConfig:
 class KVCache:
     """Keys and values of the frames in memory, for every layer.
 
-    One more slot at the end holds the frame that is being made, so that a layer's memory and its own
-    frame are one tensor and nothing has to be joined.
+    One more slot at the end holds the frame that is being made, so that what a layer remembers and
+    its own frame are one tensor and nothing has to be joined.
     """
 
     def __init__(
@@ -97,7 +97,9 @@ class KVCache:
         self.filled.copy_(torch.maximum(self.filled, slot + 1))
         self._hide_empty_slots()
 
-    def map(self, on_keys: Callable[[Tensor], Tensor], on_values: Callable[[Tensor], Tensor]) -> None:
+    def map(
+        self, on_keys: Callable[[Tensor], Tensor], on_values: Callable[[Tensor], Tensor]
+    ) -> None:
         """Rewrite everything in place, for a new anchor or a new origin of time."""
         self.keys.copy_(on_keys(self.keys))
         self.values.copy_(on_values(self.values))

@@ -51,6 +51,14 @@ def transform(matrix: Tensor, x: Tensor) -> Tensor:
     return moved.flatten(-2)
 
 
+def as_matmul(matrix: Tensor, width: int) -> Tensor:
+    """[b f 4 4] as [b f width width], so that `x @ as_matmul(matrix, width)` is `transform`."""
+    b, f = matrix.shape[:2]
+    groups = torch.eye(width // 4, device=matrix.device)
+    blocks = matrix.transpose(-1, -2)[:, :, :, None, :, None] * groups[:, None]
+    return blocks.reshape(b, f, width, width)
+
+
 def reanchor_matrix(old_anchor_from_new_anchor: Tensor, metres_per_unit: float) -> Tensor:
     """The constants [b 4 4] that move cached keys and values to new anchors: k <- matrix k.
 

@@ -16,7 +16,7 @@ from worldmodel import flow, prope, rope
 from worldmodel.attention import Cached, Committing, Mix, mix_fused
 from worldmodel.autoencoder import Autoencoder, frames_to_uint8
 from worldmodel.kv_cache import KVCache
-from worldmodel.transformer import Geometry, WorldTransformer
+from worldmodel.transformer import EagerPlaces, Geometry, WorldTransformer
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Sampler:
         """One Euler step of latent [b 1 p c] from noise level `sigma` [b 1] to `to` [b 1]."""
         layers = range(self.transformer.config.layers)
         kernels = [Cached(self.cache, layer, self.mix) for layer in layers]
-        geometry = Geometry(matrix, inverse, cos, sin)
-        predicted = self.transformer(latent, sigma, words, geometry, kernels)
+        places = EagerPlaces(Geometry(matrix, inverse, cos, sin))
+        predicted = self.transformer(latent, sigma, words, places, kernels)
         return flow.euler_step(latent, predicted, sigma, to)
 
     def commit(
@@ -55,12 +55,17 @@ class Sampler:
         cos: Tensor,
         sin: Tensor,
     ) -> Tensor:
-        """Write the keys and values of a finished latent [b 1 p c] into `slot` of the cache."""
+        """Write the keys and values of a finished latent [b 1 p c] into `slot` of the cache.
+
+        Nothing is predicted: the last layer stops at its keys and values. Returns `cache.filled`.
+        """
         self.cache.mark_filled(slot)
         layers = range(self.transformer.config.layers)
-        kernels = [Committing(self.cache, layer, slot, self.mix) for layer in layers]
-        geometry = Geometry(matrix, inverse, cos, sin)
-        return self.transformer(latent, sigma, words, geometry, kernels)
+        *kernels, last = (Committing(self.cache, layer, slot, self.mix) for layer in layers)
+        places = EagerPlaces(Geometry(matrix, inverse, cos, sin))
+        k, v = self.transformer.last_keys_values(latent, sigma, words, places, kernels)
+        last.write(k, v)
+        return self.cache.filled
 
     def decode(self, latent: Tensor) -> Tensor:
         """Pixels, uint8 [b H W 3], of latent [b 1 p c]."""

@@ -11,8 +11,11 @@ zero. Nothing grows and no position loses precision, however far one walks.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,14 @@ ANCHOR_FRAMES = 64
 TensorFunction = Callable[..., Tensor]
 
 
+@contextmanager
+def _gpu_memory_for(what: str) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ValueError(f"not enough GPU memory for {what}: try --device cpu") from error
+
+
 @dataclass(slots=True)
 class _Pending:
     """A frame that was shown but whose keys and values are not in the cache yet."""
@@ -49,6 +60,9 @@ class _Pending:
 class WorldSession:
     """Generates one frame per camera."""
 
+    _pending: _Pending | None
+
+    @_gpu_memory_for("this model")
     def __init__(
         self,
         playable: PlayableConfig,
@@ -58,7 +72,11 @@ class WorldSession:
         dtype: torch.dtype,
         capture: bool | None = None,
     ) -> None:
-        """`capture`: replay CUDA graphs; None: whenever the device is a CUDA one."""
+        """`capture`: replay CUDA graphs; None: whenever the device is a CUDA one.
+
+        Raises:
+            ValueError: if the memory of the GPU is too small.
+        """
         self.playable = playable
         self.device, self.dtype = device, dtype
         self._transformer: WorldTransformer = prepare(transformer, device, dtype)
@@ -102,17 +120,29 @@ class WorldSession:
     def transformer_config(self) -> TransformerConfig:
         return self._transformer.config
 
+    def set_rate(self, frames_per_second: float) -> None:
+        """Change the rate of the world's clock: how fast the engine moves, not what is computed.
+
+        Raises:
+            ValueError: if it is not positive and finite.
+        """
+        if not 0.0 < frames_per_second < math.inf:
+            raise ValueError(f"frames per second must be positive, got {frames_per_second}")
+        self.playable = replace(self.playable, frames_per_second=frames_per_second)
+
     def decode(self, latent: Tensor) -> Tensor:
         """Pixels, uint8 [1 H W 3], of latent [1 1 p c]; a captured graph overwrites them."""
         with torch.inference_mode():
             return self._decode(latent)
 
+    @_gpu_memory_for("a frame")
     @torch.inference_mode()
     def reset(self, start: Start, camera: Camera) -> NDArray[np.uint8]:
         """Begin a world at `camera`, from the picture of `start` or from noise.
 
         Raises:
-            ValueError: if the picture has another size or the prompt an unknown word.
+            ValueError: if the picture has another size, the prompt an unknown word, or the GPU too
+                little memory.
         """
         self._noise.manual_seed(start.seed)
         self._begin(camera.camera_from_world, start.prompt)
@@ -124,12 +154,13 @@ class WorldSession:
             latent = self._encode(start.image)
         return self._show(latent, places)[0]
 
+    @_gpu_memory_for("a frame")
     @torch.inference_mode()
     def step(self, cameras: Sequence[Camera]) -> NDArray[np.uint8]:
         """The frame seen from the one camera in `cameras`: uint8 (1, H, W, 3).
 
         Raises:
-            ValueError: if there is not exactly one camera.
+            ValueError: if there is not exactly one camera, or the GPU has too little memory.
         """
         (camera,) = _exactly_one(cameras)
         self.settle()
@@ -137,6 +168,7 @@ class WorldSession:
         places = self._places(camera)
         return self._show(self._sample(places, self.playable.rollout.steps), places)
 
+    @_gpu_memory_for("a frame")
     @torch.inference_mode()
     def settle(self) -> None:
         """Commit the shown frame to memory: work that may wait until the frame is on the screen."""
@@ -168,7 +200,9 @@ class WorldSession:
             ValueError: if it was taken from another model.
         """
         if state["model"] != self.playable.name:
-            raise ValueError(f"a state of {state['model']!r} cannot go on in {self.playable.name!r}")
+            raise ValueError(
+                f"a state of {state['model']!r} cannot go on in {self.playable.name!r}"
+            )
         self._cache.load_state(state["cache"])
         self._noise.set_state(state["noise"])
         self._words = state["words"].to(self.device)
@@ -185,7 +219,7 @@ class WorldSession:
         self._anchor_from_world = anchor_from_world.copy()
         self._frame = 0  # frames committed or pending since the world began
         self._time = 0  # frames since the anchor was set
-        self._pending: _Pending | None = None
+        self._pending = None
 
     def _encode(self, image: NDArray[np.uint8]) -> Tensor:
         config = self._autoencoder.config
@@ -216,8 +250,10 @@ class WorldSession:
         shape = (1, 1, config.tokens_per_frame, config.latent_channels)
         latent = torch.randn(shape, generator=self._noise).to(self.device)
         levels = flow.schedule(steps, self.playable.rollout.shift).tolist()
-        for now, then in zip(levels[:-1], levels[1:], strict=True):
-            latent = self._denoise(latent, self._level(now), self._level(then), self._words, *places)
+        for now, then in pairwise(levels):
+            latent = self._denoise(
+                latent, self._level(now), self._level(then), self._words, *places
+            )
         return latent.clone()  # a captured graph owns its output and overwrites it
 
     def _show(self, latent: Tensor, places: tuple[Tensor, ...]) -> NDArray[np.uint8]:
@@ -250,7 +286,9 @@ class WorldSession:
         lens = self.playable.intrinsics
         places = self._places(Camera(np.eye(4), lens))
         config = self._transformer.config
-        latent = torch.zeros(1, 1, config.tokens_per_frame, config.latent_channels, device=self.device)
+        latent = torch.zeros(
+            1, 1, config.tokens_per_frame, config.latent_channels, device=self.device
+        )
         level, slot = self._level(1.0), torch.zeros(1, dtype=torch.long, device=self.device)
         words = self._words
         self._denoise = CudaGraph(self._denoise, (latent, level, level, words, *places))
@@ -308,8 +346,8 @@ def fastest_dtype(device: torch.device) -> torch.dtype:
 
 
 def prepare(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """Make a network ready for inference, in place: matrices and convolutions in `dtype`, normalisation statistics in float32."""
-    keep = {name: buffer for name, buffer in module.named_buffers()}
+    """Make a network ready for inference, in place: weights in `dtype`, buffers in float32."""
+    keep = dict(module.named_buffers())
     prepared = module.eval().requires_grad_(False).to(device=device, dtype=dtype)
     for name, buffer in keep.items():
         setattr(prepared, name, buffer.float().to(device))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -57,9 +58,23 @@ class TransformerConfig:
         return self.grid[0] * self.grid[1]
 
 
+class Places(Protocol):
+    """Puts the positions of frames into queries, keys and values [b f p a d], float32."""
+
+    def queries(self, q: Tensor) -> Tensor: ...
+
+    def keys(self, k: Tensor) -> Tensor: ...
+
+    def values(self, v: Tensor) -> Tensor: ...
+
+    def outputs(self, mixed: Tensor) -> Tensor:
+        """Takes mixed values back into the frame of reference of the query."""
+        ...
+
+
 @dataclass(slots=True)
 class Geometry:
-    """Where every frame of a batch was seen from, ready for attention."""
+    """Where every frame of a batch was seen from: `Places` as maths that compilers fuse."""
 
     matrix: Tensor  # [b f 4 4] float32, P
     inverse: Tensor  # [b f 4 4] float32, P^-1
@@ -76,6 +91,59 @@ class Geometry:
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.matrix, self.inverse, self.cos, self.sin
+
+    def queries(self, q: Tensor) -> Tensor:
+        return self._place(q, self.matrix.transpose(-1, -2))
+
+    def keys(self, k: Tensor) -> Tensor:
+        return self._place(k, self.inverse)
+
+    def values(self, v: Tensor) -> Tensor:
+        return self._project(v, self.inverse)
+
+    def outputs(self, mixed: Tensor) -> Tensor:
+        return self._project(mixed, self.matrix)
+
+    def _place(self, x: Tensor, matrix: Tensor) -> Tensor:
+        projective, rotary = x.chunk(2, dim=-1)
+        turned = rope.rotate(rotary, self.cos, self.sin)
+        return torch.cat([prope.transform(matrix, projective), turned], dim=-1)
+
+    def _project(self, x: Tensor, matrix: Tensor) -> Tensor:
+        projective, plain = x.chunk(2, dim=-1)
+        return torch.cat([prope.transform(matrix, projective), plain], dim=-1)
+
+
+class EagerPlaces:
+    """`Places` of few kernels, for running without a compiler; built once for all layers."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        width = 2 * geometry.cos.shape[-1]
+        self._query = prope.as_matmul(geometry.matrix.transpose(-1, -2), width)
+        self._key = prope.as_matmul(geometry.inverse, width)
+        self._output = prope.as_matmul(geometry.matrix, width)
+        self._cos, self._sin = rope.rolled(geometry.cos, geometry.sin)
+
+    def queries(self, q: Tensor) -> Tensor:
+        return self._place(q, self._query)
+
+    def keys(self, k: Tensor) -> Tensor:
+        return self._place(k, self._key)
+
+    def values(self, v: Tensor) -> Tensor:
+        return self._project(v, self._key)
+
+    def outputs(self, mixed: Tensor) -> Tensor:
+        return self._project(mixed, self._output)
+
+    def _place(self, x: Tensor, matrix: Tensor) -> Tensor:
+        projective, rotary = x.chunk(2, dim=-1)
+        turned = rope.rotate_rolled(rotary, self._cos, self._sin)
+        return torch.cat([projective @ matrix[:, :, None], turned], dim=-1)
+
+    def _project(self, x: Tensor, matrix: Tensor) -> Tensor:
+        projective, plain = x.chunk(2, dim=-1)
+        return torch.cat([projective @ matrix[:, :, None], plain], dim=-1)
 
 
 class Block(nn.Module):
@@ -97,20 +165,31 @@ class Block(nn.Module):
         nn.init.zeros_(self.o.weight)  # a new block changes nothing
         nn.init.zeros_(self.down.weight)
 
-    def forward(self, x: Tensor, shared: Tensor, geometry: Geometry, attend: Attend) -> Tensor:
+    def forward(self, x: Tensor, shared: Tensor, places: Places, attend: Attend) -> Tensor:
         """x [b f p m], shared modulation [b f 6 m] -> [b f p m]."""
-        table = (shared + self.modulation)[:, :, :, None].to(x.dtype).unbind(2)
-        x = x + table[2] * self._attention(_modulate(x, table[0], table[1]), geometry, attend)
-        return x + table[5] * self._mlp(_modulate(x, table[3], table[4]))
+        table = self._modulation(x, shared)
+        mixed = self._attention(_modulate(x, table[0], table[1]), places, attend)
+        x = torch.addcmul(x, table[2], mixed)
+        return torch.addcmul(x, table[5], self._mlp(_modulate(x, table[3], table[4])))
 
-    def _attention(self, x: Tensor, geometry: Geometry, attend: Attend) -> Tensor:
+    def keys_values(self, x: Tensor, shared: Tensor, places: Places) -> tuple[Tensor, Tensor]:
+        """What `forward` would show its attention kernel, [b f p g d] each."""
+        table = self._modulation(x, shared)
+        return self._keys_values(_modulate(x, table[0], table[1]), places)
+
+    def _modulation(self, x: Tensor, shared: Tensor) -> tuple[Tensor, ...]:
+        return (shared + self.modulation)[:, :, :, None].to(x.dtype).unbind(2)
+
+    def _attention(self, x: Tensor, places: Places, attend: Attend) -> Tensor:
         q = _rms_norm(self.q(x).unflatten(-1, (self.heads, -1)), self.q_gain)
+        k, v = self._keys_values(x, places)
+        mixed = attend(places.queries(q).to(x.dtype), k, v)
+        return self.o(places.outputs(mixed.float()).to(x.dtype).flatten(-2))
+
+    def _keys_values(self, x: Tensor, places: Places) -> tuple[Tensor, Tensor]:
         k = _rms_norm(self.k(x).unflatten(-1, (self.kv_heads, -1)), self.k_gain)
         v = self.v(x).unflatten(-1, (self.kv_heads, -1)).float()
-        q_placed = _place(q, geometry.matrix.transpose(-1, -2), geometry).to(x.dtype)
-        k_placed = _place(k, geometry.inverse, geometry).to(x.dtype)
-        mixed = attend(q_placed, k_placed, _project(v, geometry.inverse).to(x.dtype))
-        return self.o(_project(mixed.float(), geometry.matrix).to(x.dtype).flatten(-2))
+        return places.keys(k).to(x.dtype), places.values(v).to(x.dtype)
 
     def _mlp(self, x: Tensor) -> Tensor:
         return self.down(functional.gelu(self.up(x), approximate="tanh"))
@@ -163,14 +242,28 @@ class WorldTransformer(nn.Module):
         latents: Tensor,
         sigma: Tensor,
         words: Tensor,
-        geometry: Geometry,
+        places: Places,
         attend: Sequence[Attend],
     ) -> Tensor:
         """Velocities of latents [b f p c] at noise levels [b f], for words [b v]: float32 [b f p c]."""
         x, condition, shared = self.embed(latents, sigma, words)
         for block, kernel in zip(self.blocks, attend, strict=True):
-            x = block(x, shared, geometry, kernel)
+            x = block(x, shared, places, kernel)
         return self.head(x, condition)
+
+    def last_keys_values(
+        self,
+        latents: Tensor,
+        sigma: Tensor,
+        words: Tensor,
+        places: Places,
+        attend: Sequence[Attend],
+    ) -> tuple[Tensor, Tensor]:
+        """`forward` up to the keys and values of the last block; `attend` has no kernel for it."""
+        x, _, shared = self.embed(latents, sigma, words)
+        for block, kernel in zip(self.blocks[:-1], attend, strict=True):
+            x = block(x, shared, places, kernel)
+        return cast(Block, self.blocks[-1]).keys_values(x, shared, places)
 
     def embed(self, latents: Tensor, sigma: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         dtype = _compute_dtype(self.latent_in.weight)
@@ -209,25 +302,13 @@ def prompt_words(vocabulary: Sequence[str], prompt: str) -> list[float]:
     return [float(word in parts) for word in vocabulary]
 
 
-def _place(x: Tensor, matrix: Tensor, geometry: Geometry) -> Tensor:
-    projective, rotary = x.chunk(2, dim=-1)
-    turned = rope.rotate(rotary, geometry.cos, geometry.sin)
-    return torch.cat([prope.transform(matrix, projective), turned], dim=-1)
-
-
-def _project(x: Tensor, matrix: Tensor) -> Tensor:
-    projective, plain = x.chunk(2, dim=-1)
-    return torch.cat([prope.transform(matrix, projective), plain], dim=-1)
-
-
 def _rms_norm(x: Tensor, gain: Tensor) -> Tensor:
-    x = x.float()
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * gain.float()
+    return functional.rms_norm(x.float(), x.shape[-1:], gain.float(), 1e-6)
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    normal = functional.layer_norm(x.float(), x.shape[-1:], eps=1e-6)
-    return (normal * (1 + scale.float()) + shift.float()).to(x.dtype)
+    normal = functional.layer_norm(x, x.shape[-1:], eps=1e-6)
+    return torch.addcmul(shift, normal, 1 + scale).to(x.dtype)
 
 
 def _compute_dtype(weight: Tensor) -> torch.dtype:

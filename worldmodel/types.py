@@ -109,6 +109,14 @@ class WorldGenerator(Protocol):
         """Generate the frames seen from `cameras`: (frames_per_step, H, W, 3)."""
         ...
 
+    def settle(self) -> None:
+        """Do the work that may wait until the frame is on the screen: committing it to memory.
+
+        The engine calls it after showing a frame and before it reads the next input; `step` does it
+        itself where that did not happen.
+        """
+        ...
+
     def snapshot(self) -> dict[str, Any]:
         """Everything `restore` needs to go on bit for bit: arrays, numbers and strings only."""
         ...

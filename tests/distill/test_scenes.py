@@ -19,7 +19,7 @@ from distill.render import (
     Walks,
     render_dataset,
     true_walk,
-    walk_frames,
+    walk_truth,
 )
 from distill.scenes.biomes import BIOMES, VOCABULARY
 from distill.scenes.kinds import kind_index, kinds
@@ -258,7 +258,7 @@ def test_shares_that_do_not_sum_to_one_are_refused() -> None:
 def test_walking_through_a_tree_never_jumps(renderer: Renderer) -> None:
     """The near fade: no frame of the walk differs from the one before by more than a turn would."""
     walks = {walk.name: walk for walk in load(CONFIGS / "walks.yaml", Walks).walks}
-    frames = walk_frames(renderer, walks["through a tree"]).astype(float)
+    frames = walk_truth(renderer, walks["through a tree"])[0].astype(float)
     changes = np.abs(np.diff(frames, axis=0)).mean((1, 2, 3))
     assert changes.max() < 45.0
     assert frames.mean((1, 2, 3)).min() > 25.0  # and it never goes dark inside

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from tests.worldmodel import tiny
-from worldmodel.attention import TeacherForcing
+from worldmodel.attention import Committing, Mix, TeacherForcing, mix_by_matmul, mix_fused
 from worldmodel.kv_cache import CacheConfig, KVCache
 from worldmodel.sampler import Sampler
-from worldmodel.transformer import Geometry, WorldTransformer
+from worldmodel.transformer import EagerPlaces, Geometry, WorldTransformer
 
 FRAMES = 8
 CPU = torch.device("cpu")
@@ -52,11 +52,12 @@ def _cache(config: CacheConfig, model: WorldTransformer) -> KVCache:
     )
 
 
+@pytest.mark.parametrize("mix", [mix_fused, mix_by_matmul])
 @pytest.mark.parametrize(("sink", "window"), [(0, 3), (1, 3), (2, 2), (0, 12)])
 @torch.inference_mode()
-def test_cached_step_by_step_equals_one_causal_pass(sink: int, window: int) -> None:
+def test_cached_step_by_step_equals_one_causal_pass(sink: int, window: int, mix: Mix) -> None:
     model, config = tiny.transformer(), CacheConfig(sink_frames=sink, window_frames=window)
-    sampler = Sampler(model, tiny.autoencoder(), _cache(config, model))
+    sampler = Sampler(model, tiny.autoencoder(), _cache(config, model), mix)
     clean, noisy, sigma, poses, lens = _clip()
     geometry = model.geometry(poses, lens, torch.arange(FRAMES)[None].float())
     words, made = torch.zeros(1, 1), []
@@ -72,6 +73,37 @@ def test_cached_step_by_step_equals_one_causal_pass(sink: int, window: int) -> N
     torch.testing.assert_close(
         torch.cat(made, 1), _teacher_forced(model, config), rtol=1e-4, atol=1e-4
     )
+
+
+@torch.inference_mode()
+def test_a_commit_writes_what_the_whole_model_would() -> None:
+    model, config = tiny.transformer(), CacheConfig(sink_frames=1, window_frames=2)
+    clean, _, _, poses, lens = _clip()
+    geometry = model.geometry(poses, lens, torch.arange(FRAMES)[None].float())
+    words, zero = torch.zeros(1, 1), torch.zeros(1, 1)
+    short, whole = _cache(config, model), _cache(config, model)
+    sampler = Sampler(model, tiny.autoencoder(), short)
+    for i in range(FRAMES):
+        slot, place, latent = torch.tensor([config.slot(i)]), geometry.frame(i), clean[:, i : i + 1]
+        sampler.commit(latent, zero, slot, words, *place.tensors())
+        whole.mark_filled(slot)
+        kernels = [Committing(whole, layer, slot) for layer in range(model.config.layers)]
+        model(latent, zero, words, EagerPlaces(place), kernels)
+    assert torch.equal(short.keys, whole.keys)
+    assert torch.equal(short.values, whole.values)
+
+
+@torch.inference_mode()
+def test_places_without_a_compiler_are_the_same_places() -> None:
+    model = tiny.transformer()
+    _, _, _, poses, lens = _clip()
+    fused = model.geometry(poses, lens, torch.arange(FRAMES)[None].float())
+    x = torch.randn(1, FRAMES, 8, 3, model.config.head_width)
+    eager = EagerPlaces(fused)
+    torch.testing.assert_close(eager.queries(x), fused.queries(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(eager.keys(x), fused.keys(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(eager.values(x), fused.values(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(eager.outputs(x), fused.outputs(x), rtol=1e-4, atol=1e-5)
 
 
 @torch.inference_mode()

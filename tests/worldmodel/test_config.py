@@ -14,6 +14,7 @@ from distill.run import ExportConfig
 from distill.stages import ModelConfig, StageConfig, load_stage
 from engine.settings import PlayConfig
 from worldmodel import config
+from worldmodel.checkpoint import PlayableConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -215,6 +216,7 @@ OWNERS = {
     "play": PlayConfig,
     "export": ExportConfig,
 }
+MODELS = sorted((CONFIGS.parent / "assets").glob("*/model.yaml"))
 TABLES = {"data/walks.yaml": Walks, "data/starts.yaml": Walks}
 NAMES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
 
@@ -223,6 +225,14 @@ NAMES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*
 def test_every_shipped_config_loads_into_its_dataclass(name: str) -> None:
     cls: type[Any] = TABLES.get(name) or OWNERS[name.partition("/")[0]]
     assert isinstance(config.load(CONFIGS / name, cls), cls)
+
+
+@pytest.mark.parametrize("path", MODELS, ids=str)
+def test_every_shipped_model_says_how_it_is_played(path: Path) -> None:
+    playable = config.load(path, PlayableConfig)
+    assert playable.name == path.parent.name
+    weights = {file.name for file in path.parent.glob("*.safetensors")}
+    assert playable.sha256.keys() == weights
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("stage/")])

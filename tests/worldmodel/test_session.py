@@ -90,6 +90,27 @@ def test_settling_early_or_late_makes_no_difference() -> None:
     assert np.array_equal(frames[0], frames[1])
 
 
+def test_the_rate_changes_without_reloading() -> None:
+    session = tiny.session()
+    session.set_rate(7.5)
+    assert session.spec.frames_per_second == 7.5
+    with pytest.raises(ValueError, match="positive"):
+        session.set_rate(0.0)
+
+
+def test_a_full_gpu_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB ...")
+
+    session, camera = tiny.session(), tiny.walk(1)[0]
+    monkeypatch.setattr(session, "_decode", full)
+    with pytest.raises(ValueError, match="GPU memory for a frame: try --device cpu"):
+        session.reset(Start(), camera)
+    monkeypatch.setattr("worldmodel.session.KVCache", full)
+    with pytest.raises(ValueError, match="GPU memory for this model"):
+        tiny.session()
+
+
 def test_an_unknown_word_in_a_prompt_is_named() -> None:
     session, camera = tiny.session(), tiny.walk(1)[0]
     with pytest.raises(ValueError, match="'lava'"):
@@ -115,7 +136,7 @@ def test_damaged_weights_are_refused_by_name(tmp_path: Path) -> None:
     data = bytearray(weights.read_bytes())
     data[-5] ^= 1
     weights.write_bytes(bytes(data))
-    with pytest.raises(ValueError, match="transformer-1-of-1.safetensors: damaged"):
+    with pytest.raises(ValueError, match=r"transformer-1-of-1\.safetensors: damaged"):
         load_model(folder)
     weights.write_bytes(bytes(data[: len(data) // 2]))
     with pytest.raises(ValueError, match="damaged or truncated"):

@@ -1,0 +1,86 @@
+"""Losses and metrics measure what they say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from distill import losses
+from distill.metrics import gradient_energy, psnr_db
+from distill.optimizers import OptimizerConfig, orthogonalise
+from worldmodel import flow
+
+
+def test_flow_matching_is_zero_for_the_true_velocity() -> None:
+    x0, noise = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    assert losses.flow_matching(flow.velocity(x0, noise), x0, noise) == 0
+
+
+def test_a_constant_error_of_brightness_costs_no_edge() -> None:
+    image = torch.rand(1, 3, 16, 16)
+    assert losses.gradient_l1(image + 0.3, image) < 1e-6
+    assert losses.gradient_l1(image.flip(-1), image) > 0.1
+
+
+def test_interpolation_and_velocity_give_the_clean_latent_back() -> None:
+    x0, noise = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    sigma = torch.rand(2, 3)
+    noisy = flow.interpolate(x0, noise, sigma)
+    back = flow.x0_from_velocity(noisy, flow.velocity(x0, noise), sigma)
+    torch.testing.assert_close(back, x0, rtol=1e-4, atol=1e-5)
+
+
+def test_one_euler_step_with_the_true_velocity_lands_on_the_data() -> None:
+    x0, noise = torch.randn(1, 1, 4, 5), torch.randn(1, 1, 4, 5)
+    one, zero = torch.ones(1, 1), torch.zeros(1, 1)
+    landed = flow.euler_step(noise, flow.velocity(x0, noise), one, zero)
+    torch.testing.assert_close(landed, x0)
+
+
+def test_a_schedule_falls_from_one_to_zero_and_stays_near_noise() -> None:
+    levels = flow.schedule(4, 5.0)
+    assert levels.dtype == torch.float32
+    expected = [1.0, 0.9375, 5 / 6, 0.625, 0.0]  # t = 1000, 937.5, 833.3, 625 at shift 5
+    torch.testing.assert_close(levels, torch.tensor(expected))
+    with pytest.raises(ValueError, match="at least 1 step"):
+        flow.schedule(0, 5.0)
+
+
+def test_psnr_of_a_known_error() -> None:
+    image = torch.zeros(2, 3, 8, 8)
+    assert psnr_db(image + 0.2, image).tolist() == pytest.approx([20.0, 20.0], abs=1e-4)
+
+
+def test_blur_lowers_gradient_energy() -> None:
+    image = torch.rand(1, 3, 32, 32) * 2 - 1
+    blurred = torch.nn.functional.avg_pool2d(image, 3, 1, 1)
+    assert gradient_energy(blurred) < 0.5 * gradient_energy(image)
+
+
+def test_orthogonalised_updates_have_singular_values_near_one() -> None:
+    matrices = torch.randn(3, 24, 40)
+    values = torch.linalg.svdvals(orthogonalise(matrices))
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+
+
+def test_the_learning_rate_warms_up_holds_and_falls() -> None:
+    config = OptimizerConfig(
+        learning_rate=1.0,
+        muon_learning_rate=None,
+        weight_decay=0.0,
+        betas=(0.9, 0.95),
+        max_gradient_norm=1.0,
+        warmup_steps=10,
+        decay_from=0.5,
+        final_factor=0.1,
+    )
+    assert config.factor(0, 0.0) == pytest.approx(0.1)
+    assert config.factor(50, 0.4) == 1.0
+    assert config.factor(99, 0.75) == pytest.approx(0.5)
+    assert config.factor(99, 1.0) == pytest.approx(0.1)
+
+
+def test_what_is_not_finite_is_seen() -> None:
+    assert losses.is_finite(torch.ones(3), torch.zeros(1))
+    assert not losses.is_finite(torch.ones(3), torch.tensor(float("nan")))

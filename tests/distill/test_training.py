@@ -1,0 +1,139 @@
+"""The one loop: it resumes as if never stopped, and stops before it breaks anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill.clips import ClipSet
+from distill.objectives import Moment
+from distill.processes import Processes
+from distill.stages import build_batches, build_network, build_objective, load_stage
+from distill.state import load_state, save_state
+from distill.trainer import NotFiniteError, Trainer
+from tests.distill.clip_maker import write_clips
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+STAGES = ["nano/autoencoder", "nano/0", "nano/1"]
+
+
+def _trainer(stage_name: str, data: Path, out: Path, *overrides: str) -> Trainer:
+    stage, model = load_stage(Path(f"configs/stage/{stage_name}.yaml"), list(overrides))
+    torch.manual_seed(stage.seed)
+    network = build_network(stage, model, None)
+    batches = build_batches(stage, model, ClipSet(data), ALONE)
+    out.mkdir(parents=True, exist_ok=True)
+    objective = build_objective(stage, model, network)
+    return Trainer(stage, network, objective, batches, out, ALONE)
+
+
+def _data(stage_name: str, tmp_path: Path) -> Path:
+    return write_clips(tmp_path / "data", latents=not stage_name.endswith("autoencoder"))
+
+
+@pytest.mark.parametrize("stage_name", STAGES)
+def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(stage_name: str, tmp_path: Path) -> None:
+    data = _data(stage_name, tmp_path)
+    whole = _trainer(stage_name, data, tmp_path / "whole", "steps=10")
+    whole.run()
+    first = _trainer(stage_name, data, tmp_path / "parts", "steps=10")
+    step_one = first._one_step
+
+    def killed_at_five(*arguments: object) -> None:
+        if first.step == 5:
+            first._save(0.0)
+            raise KeyboardInterrupt
+        step_one(*arguments)  # type: ignore[arg-type]
+
+    first._one_step = killed_at_five  # type: ignore[method-assign, assignment]
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    second = _trainer(stage_name, data, tmp_path / "parts", "steps=10")
+    second.run()
+    assert second.step == 10
+    ours, theirs = whole.network.state_dict(), second.network.state_dict()
+    for name, weight in ours.items():
+        assert torch.equal(weight, theirs[name]), name
+    for a, b in zip(whole.average.weights, second.average.weights, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("stage_name", STAGES)
+def test_every_stage_learns_something_in_a_few_steps(stage_name: str, tmp_path: Path) -> None:
+    trainer = _trainer(stage_name, _data(stage_name, tmp_path), tmp_path / "run", "steps=40")
+    batch = trainer.batches.at(0)
+
+    def loss() -> float:
+        moment = Moment(0.0, torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            return float(trainer.objective.loss("student", batch, moment)[0])
+
+    before = loss()
+    trainer.run()
+    assert loss() < 0.95 * before
+
+
+def test_gradients_reach_every_parameter_of_the_student(tmp_path: Path) -> None:
+    trainer = _trainer("nano/1", _data("nano/1", tmp_path), tmp_path / "run", "steps=4")
+    trainer.run()  # zero-initialised layers pass nothing on before the first update
+    moment = Moment(0.0, torch.Generator().manual_seed(0))
+    trainer.objective.loss("student", trainer.batches.at(0), moment)[0].backward()
+    silent = [name for name, p in trainer.network.named_parameters() if p.grad is None]
+    assert silent == []
+
+
+def test_a_run_of_another_configuration_is_not_continued(tmp_path: Path) -> None:
+    data = _data("nano/0", tmp_path)
+    _trainer("nano/0", data, tmp_path / "run", "steps=2").run()
+    with pytest.raises(ValueError, match=r"another configuration \(it differs in batch_size\)"):
+        _trainer("nano/0", data, tmp_path / "run", "steps=2", "batch_size=1").run()
+
+
+def test_training_stops_before_an_update_that_is_not_finite(tmp_path: Path) -> None:
+    trainer = _trainer("nano/0", _data("nano/0", tmp_path), tmp_path / "run", "steps=3")
+    before = [p.detach().clone() for p in trainer.network.blocks.parameters()]  # type: ignore[union-attr]
+    trainer.network.latent_in.weight.data.fill_(float("nan"))  # type: ignore[union-attr]
+    with pytest.raises(NotFiniteError, match="step 0"):
+        trainer.run()
+    for old, new in zip(before, trainer.network.blocks.parameters(), strict=True):  # type: ignore[union-attr]
+        assert torch.equal(old, new)
+
+
+def test_a_time_budget_ends_a_stage_on_schedule(tmp_path: Path) -> None:
+    data = _data("nano/0", tmp_path)
+    overrides = ["steps=100000", "time_budget_s=1.0"]
+    trainer = _trainer("nano/0", data, tmp_path / "run", *overrides)
+    report = trainer.run()
+    assert 0 < report["steps"] < 100000
+
+
+def test_training_state_survives_the_file(tmp_path: Path) -> None:
+    state = {"a": [torch.arange(3), {"b": 1.5, 3: "x"}], "none": None, "flag": True}
+    save_state(tmp_path / "s.safetensors", state)
+    back = load_state(tmp_path / "s.safetensors")
+    assert torch.equal(back["a"][0], torch.arange(3))
+    assert back["a"][1] == {"b": 1.5, 3: "x"}
+    assert back["none"] is None
+    assert back["flag"] is True
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    save_state(path, {"x": torch.zeros(100)})
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(ValueError, match="damaged or truncated checkpoint"):
+        load_state(path)
+
+
+def test_a_stage_refuses_weights_of_another_kind(tmp_path: Path) -> None:
+    from distill.run import run_stage
+
+    stage, model = load_stage(Path("configs/stage/nano/0.yaml"), ["steps=1"])
+    data = _data("nano/0", tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ValueError, match="expected one transformer-1-of-N"):
+        run_stage(stage, model, data, tmp_path / "run", empty, ALONE)
+    assert not (tmp_path / "run").exists()
