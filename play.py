@@ -69,20 +69,22 @@ def load_session(
 def run_window(request: Request, load_world: LoadWorld) -> None:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     from engine.game import Game  # brings pygame and OpenGL
-    from engine.warmup import open_at_held_rate
+    from engine.warmup import warm_at_held_rate
 
     options = request.options
 
-    def open_world(frames_per_second: float | None) -> WorldGenerator:
-        return load_world(
+    def prepare() -> WorldGenerator:
+        world = load_world(
             request.model,
             device=options.device,
             steps=options.steps,
-            frames_per_second=frames_per_second,
+            frames_per_second=options.fps,
         )
+        warm_at_held_rate(world, request.scene.start, options.fps)
+        return world
 
     game = Game(
-        lambda: open_at_held_rate(open_world, request.scene.start, options.fps),
+        prepare,
         request.scene,
         request.scenes,
         request.model.name,

@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     walks = command("walks", _walks, "contact sheet of camera following, along a table of walks")
     walks.add_argument("model", type=Path)
     walks.add_argument("--table", type=Path, default=Path("configs/data/walks.yaml"))
+    walks.add_argument("--overwrite", action="store_true")
     walks.add_argument("--out", type=Path, required=True, help="a PNG")
     walks.add_argument("--steps", type=int, default=4)
     walks.add_argument("--columns", type=int, default=7)
@@ -70,6 +71,7 @@ def _add_making(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> 
     export.add_argument("config", type=Path, help="configs/export/*.yaml")
     export.add_argument("--autoencoder", type=Path, required=True, help="run folder")
     export.add_argument("--transformer", type=Path, required=True, help="run folder")
+    export.add_argument("--overwrite", action="store_true")
     export.add_argument("--out", type=Path, required=True)
 
 
@@ -77,6 +79,7 @@ def _add_measuring(command: Callable[[str, Any, str], argparse.ArgumentParser]) 
     evaluate = command("evaluate", _evaluate, "measure a playable model against rendered truth")
     evaluate.add_argument("model", type=Path)
     evaluate.add_argument("--data", type=Path, required=True, help="held-out clips")
+    evaluate.add_argument("--overwrite", action="store_true")
     evaluate.add_argument("--out", type=Path, required=True, help="evaluation.json; .md beside it")
     evaluate.add_argument("--steps", default="4,2,16")
     evaluate.add_argument("--known", type=int, default=4, help="true context frames")
@@ -87,12 +90,19 @@ def _add_measuring(command: Callable[[str, Any, str], argparse.ArgumentParser]) 
     sample = command("sample", _sample, "contact sheet: truth above, generated below")
     sample.add_argument("model", type=Path)
     sample.add_argument("--data", type=Path, required=True)
+    sample.add_argument("--overwrite", action="store_true")
     sample.add_argument("--out", type=Path, required=True, help="a PNG")
     sample.add_argument("--steps", type=int, default=4)
     sample.add_argument("--known", type=int, default=1, help="true context frames")
     sample.add_argument("--clips", type=int, default=10)
     sample.add_argument("--columns", default="0,1,4,8,16,24,32")
     sample.add_argument("--device")
+
+
+def _refuse_to_overwrite(arguments: argparse.Namespace) -> None:
+    """Raises FileExistsError: what was measured or exported before is not lost by a typing error."""
+    if arguments.out.exists() and not arguments.overwrite:
+        raise FileExistsError(f"{arguments.out}: already there; choose another --out or --overwrite")
 
 
 def _render(arguments: argparse.Namespace) -> None:
@@ -135,6 +145,7 @@ def _encode(arguments: argparse.Namespace) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     from distill.run import export
 
+    _refuse_to_overwrite(arguments)
     export(arguments.config, arguments.autoencoder, arguments.transformer, arguments.out)
 
 
@@ -143,6 +154,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from distill.clips import ClipSet
     from distill.run import load_for_evaluation
 
+    _refuse_to_overwrite(arguments)
     steps = tuple(_numbers(arguments.steps, "--steps"))
     clips, model = ClipSet(arguments.data), load_for_evaluation(arguments.model, arguments.device)
     result = evaluation.evaluate(
@@ -166,6 +178,7 @@ def _sample(arguments: argparse.Namespace) -> None:
     from distill.clips import ClipSet
     from distill.run import load_for_evaluation
 
+    _refuse_to_overwrite(arguments)
     columns = _numbers(arguments.columns, "--columns")
     clips, model = ClipSet(arguments.data), load_for_evaluation(arguments.model, arguments.device)
     image = evaluation.sheet(
@@ -185,6 +198,7 @@ def _walks(arguments: argparse.Namespace) -> None:
     from distill.run import load_for_evaluation
     from distill.walks import walk_sheet
 
+    _refuse_to_overwrite(arguments)
     model = load_for_evaluation(arguments.model, arguments.device)
     sheet = walk_sheet(model, arguments.table, steps=arguments.steps, columns=arguments.columns)
     Image.fromarray(sheet).save(arguments.out)

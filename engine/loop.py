@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +16,7 @@ from engine.scene import Scene
 from worldmodel.types import Camera, GeneratorSpec, WorldGenerator
 
 
-@runtime_checkable
-class Settles(Protocol):
-    """A generator with work that may wait until its newest frame is on the screen."""
-
-    def settle(self) -> None: ...
-
-
-Prepare = Callable[[], tuple[WorldGenerator, GeneratorSpec]]
+Prepare = Callable[[], WorldGenerator]  # returns it warm, at the rate of play
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +108,8 @@ class GenerationLoop:
 
     def _run(self) -> None:
         try:
-            world, spec = self._prepare()
+            world = self._prepare()
+            spec = world.spec
             with self._changed:
                 self._spec = spec
             self._generate(world, spec)
@@ -142,8 +135,7 @@ class GenerationLoop:
                 player, cameras = walk(player, self._read_input(), self._settings, spec)
                 frames = world.step(cameras)
             self._publish(frames, cameras, scene, began_s)
-            if isinstance(world, Settles):
-                world.settle()
+            world.settle()
 
     def _wait_until(self, due_s: float) -> bool:
         """Sleep until the next step is due and wanted; False when the loop is to end."""

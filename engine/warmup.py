@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from engine.controls import ControlSettings, InputSample, Player, walk
 from engine.pacing import choose_world_rate
 from worldmodel.types import GeneratorSpec, Start, WorldGenerator
 
-OpenWorld = Callable[[float | None], WorldGenerator]  # takes the world's frames per second
 UNTIMED_STEPS = 3  # compile, allocate, fill caches
 TIMED_S = 1.0
 MOST_TIMED_STEPS = 30
 
 
-def open_at_held_rate(
-    open_world: OpenWorld,
+def warm_at_held_rate(
+    world: WorldGenerator,
     start: Callable[[GeneratorSpec], Start],
     wanted_fps: float | None,
     clock: Callable[[], float] = time.monotonic,
-) -> tuple[WorldGenerator, GeneratorSpec]:
-    """Open the model at `wanted_fps`, or at the rate it turns out to hold; returned warm."""
-    world = open_world(wanted_fps)
-    if wanted_fps is not None:
-        measure_fps(world, start(world.spec), clock, timed_s=0.0)
-        return world, replace(world.spec, frames_per_second=wanted_fps)
-    rate = choose_world_rate(measure_fps(world, start(world.spec), clock))
-    if rate != world.spec.frames_per_second:
-        del world  # two models at once may not fit in memory
-        world = open_world(rate)
-        measure_fps(world, start(world.spec), clock, timed_s=0.0)
-    return world, replace(world.spec, frames_per_second=rate)
+) -> float:
+    """Warm `world` up and set its rate to `wanted_fps`, or to the one it turns out to hold."""
+    timed_s = TIMED_S if wanted_fps is None else 0.0
+    measured_fps = measure_fps(world, start(world.spec), clock, timed_s)
+    rate = choose_world_rate(measured_fps) if wanted_fps is None else wanted_fps
+    world.set_rate(rate)
+    return rate
 
 
 def measure_fps(

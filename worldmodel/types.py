@@ -117,6 +117,10 @@ class WorldGenerator(Protocol):
         """
         ...
 
+    def set_rate(self, frames_per_second: float) -> None:
+        """Change the rate of the world's clock: how far one frame of walking carries."""
+        ...
+
     def snapshot(self) -> dict[str, Any]:
         """Everything `restore` needs to go on bit for bit: arrays, numbers and strings only."""
         ...

@@ -35,7 +35,7 @@ def test_nano_goes_from_nothing_to_a_world_that_plays(tmp_path: Path) -> None:
         "train", f"{stage}/1.yaml", "--data", "RUN/latents", "--init", "RUN/0", "--out", "RUN/1"
     )
     parts = ("--autoencoder", "RUN/ae", "--transformer", "RUN/1")
-    distill("export", "configs/export/pocket.yaml", *parts, "--out", "RUN/model")
+    distill("export", "configs/export/nano.yaml", *parts, "--out", "RUN/model")
     distill(
         "sample", "RUN/model", "--data", "RUN/clips", "--out", "RUN/sheet.png",
         "--clips", "2", "--columns", "0,1,8", "--device", "cpu",

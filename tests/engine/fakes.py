@@ -30,6 +30,7 @@ class FakeWorld:
         self.spec = replace(SPEC, **changes)
         self.cameras: list[Camera] = []  # every camera it was given since the newest reset
         self.starts: list[Start] = []
+        self.settled = 0  # calls of `settle`
 
     def reset(self, start: Start, camera: Camera) -> NDArray[np.uint8]:
         self.starts.append(start)
@@ -41,6 +42,12 @@ class FakeWorld:
         self.cameras += cameras
         repeats = self.spec.frames_per_step // self.spec.cameras_per_step
         return np.stack([self._paint(camera) for camera in cameras for _ in range(repeats)])
+
+    def settle(self) -> None:
+        self.settled += 1
+
+    def set_rate(self, frames_per_second: float) -> None:
+        self.spec = replace(self.spec, frames_per_second=frames_per_second)
 
     def snapshot(self) -> dict[str, Any]:
         return {"frames": len(self.cameras)}

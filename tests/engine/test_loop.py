@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from engine.controls import ControlSettings, InputSample
 from engine.loop import GenerationLoop
 from engine.scene import Scene
-from engine.warmup import measure_fps, open_at_held_rate
+from engine.warmup import measure_fps, warm_at_held_rate
 from worldmodel.types import Camera, GeneratorSpec, Start
 
 from .fakes import FakeWorld
@@ -47,7 +47,7 @@ class Keys:
 
 
 def loop_for(world: FakeWorld, read: Callable[[], InputSample] = InputSample) -> GenerationLoop:
-    return GenerationLoop(lambda: (world, world.spec), Scene("a", 1), read, ControlSettings())
+    return GenerationLoop(lambda: world, Scene("a", 1), read, ControlSettings())
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -136,7 +136,7 @@ def test_an_error_of_the_thread_is_raised_where_frames_are_asked_for() -> None:
 
 
 def test_an_error_while_the_model_opens_is_raised_too() -> None:
-    def prepare() -> tuple[FakeWorld, GeneratorSpec]:
+    def prepare() -> FakeWorld:
         raise ValueError("weights are truncated")
 
     loop = GenerationLoop(prepare, Scene("a", 1), InputSample, ControlSettings())
@@ -173,8 +173,7 @@ def test_work_that_may_wait_is_done_after_the_frame_is_published() -> None:
     assert set(seen) == {0}
 
 
-def test_the_world_is_opened_again_at_the_rate_the_machine_holds() -> None:
-    opened: list[float | None] = []
+def test_the_world_runs_at_the_rate_the_machine_holds() -> None:
     now = [0.0]
 
     class Timed(FakeWorld):
@@ -182,20 +181,20 @@ def test_the_world_is_opened_again_at_the_rate_the_machine_holds() -> None:
             now[0] += 0.05  # 20 frames per second
             return super().step(cameras)
 
-    def open_world(rate: float | None) -> FakeWorld:
-        opened.append(rate)
-        return Timed(**({} if rate is None else {"frames_per_second": rate}))
-
     def start(spec: GeneratorSpec) -> Start:
         return Scene("a", 3).start(spec)
 
-    def open_at(wanted: float | None) -> tuple[Any, GeneratorSpec]:
-        return open_at_held_rate(open_world, start, wanted, clock=lambda: now[0])
+    world = Timed()
+    assert measure_fps(world, Start(), lambda: now[0]) == pytest.approx(20.0)
+    assert warm_at_held_rate(world, start, None, clock=lambda: now[0]) == 15.0
+    assert world.spec.frames_per_second == 15.0
+    assert warm_at_held_rate(world, start, 24.0, clock=lambda: now[0]) == 24.0
+    assert world.spec.frames_per_second == 24.0
 
-    world, spec = open_at(None)
-    assert opened == [None, 15.0]
-    assert spec == replace(world.spec, frames_per_second=15.0)
-    _, spec = open_at(24.0)
-    assert opened[2:] == [24.0]
-    assert spec.frames_per_second == 24.0
-    assert measure_fps(Timed(), Start(), lambda: now[0]) == pytest.approx(20.0)
+
+def test_the_world_settles_after_every_frame_it_shows() -> None:
+    world = FakeWorld()
+    loop = loop_for(world)
+    loop.start()
+    wait_for(lambda: world.settled >= 3)
+    loop.stop()

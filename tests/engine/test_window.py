@@ -34,7 +34,7 @@ class Session:
         scenes = [Scene("first", 5), Scene("second", 5, np.zeros((50, 90, 3), np.uint8))]
         window = WindowSettings(width_px=SIZE[0], height_px=SIZE[1], hud=False)
         config = replace(PlayConfig(window=window), screenshots=str(folder))
-        self.game = Game(lambda: (self.world, self.world.spec), scenes[0], scenes, "fake", config)
+        self.game = Game(lambda: self.world, scenes[0], scenes, "fake", config)
         self.picture: NDArray[np.uint8] = np.zeros((*SIZE[::-1], 3), np.uint8)
         self._flip = self.game.window.flip
         self.game.window.flip = self._look_and_flip  # type: ignore[method-assign]
