@@ -102,7 +102,9 @@ def _add_measuring(command: Callable[[str, Any, str], argparse.ArgumentParser]) 
 def _refuse_to_overwrite(arguments: argparse.Namespace) -> None:
     """Raises FileExistsError: what was measured or exported before is not lost by a typing error."""
     if arguments.out.exists() and not arguments.overwrite:
-        raise FileExistsError(f"{arguments.out}: already there; choose another --out or --overwrite")
+        raise FileExistsError(
+            f"{arguments.out}: already there; choose another --out or --overwrite"
+        )
 
 
 def _render(arguments: argparse.Namespace) -> None:

@@ -1,8 +1,7 @@
 """Muon for the matrices inside the blocks, AdamW for everything else, EMA, and the schedule.
 
-torch.optim.Muon updates one matrix after another: hundreds of small kernels a step, a sixth of the
-step time of a small model on a fast GPU. Here all matrices of one shape are orthogonalised in one
-batch.
+torch.optim.Muon updates one matrix after another, hundreds of small kernels a step. Here all matrices
+of one shape are orthogonalised in one batch.
 """
 
 from __future__ import annotations

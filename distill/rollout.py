@@ -84,5 +84,3 @@ def _places(
     lens = views.intrinsics[:, index : index + 1]
     geometry: Geometry = transformer.geometry(pose[:, None], lens, moment)
     return geometry.tensors()
-
-

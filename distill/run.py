@@ -133,5 +133,3 @@ def load_for_evaluation(folder: Path, device_name: str | None) -> Model:
         device=device,
         dtype=dtype,
     )
-
-

@@ -15,7 +15,6 @@ from engine.pacing import RateMeter, next_step_s, step_period_s
 from engine.scene import Scene
 from worldmodel.types import Camera, GeneratorSpec, WorldGenerator
 
-
 Prepare = Callable[[], WorldGenerator]  # returns it warm, at the rate of play
 
 

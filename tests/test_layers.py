@@ -1,11 +1,11 @@
 """Who may import whom, and what no file may contain.
 
-    L0  worldmodel/{types,config,motion,trajectory}   numpy and PyYAML, never torch
-    L1  worldmodel/{flow,prope,rope,...}              tensor functions
-    L2  worldmodel/{kv_cache,attention,transformer,autoencoder,sampler}
-    L3  worldmodel/{cuda_graph,checkpoint,session}    the running world
-    L4  engine/, distill/                             neither knows the other
-    L5  play.py, distill/__main__.py                  where the two sides meet
+L0  worldmodel/{types,config,motion,trajectory}   numpy and PyYAML, never torch
+L1  worldmodel/{flow,prope,rope,...}              tensor functions
+L2  worldmodel/{kv_cache,attention,transformer,autoencoder,sampler}
+L3  worldmodel/{cuda_graph,checkpoint,session}    the running world
+L4  engine/, distill/                             neither knows the other
+L5  play.py, distill/__main__.py                  where the two sides meet
 """
 
 from __future__ import annotations

@@ -42,7 +42,9 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.first_frame_steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}, {self.first_frame_steps}")
+            raise ValueError(
+                f"steps must be at least 1, got {self.steps}, {self.first_frame_steps}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +77,9 @@ def save_model(
     files += save_module(folder, "transformer", transformer, transformer.config, dtype)
     tree = strict.to_plain(playable) | {"sha256": {path.name: _digest(path) for path in files}}
     temporary = folder / "model.yaml.tmp"
-    temporary.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    temporary.write_text(
+        yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
     temporary.replace(folder / "model.yaml")
 
 

@@ -13,7 +13,9 @@ from distill.clips import ClipSet, write_shard
 from tests.distill.clip_maker import write_clips
 
 
-def _latent_batches(folder: Path, rank: int = 0, ranks: int = 1, reversal: float = 0.5) -> LatentBatches:
+def _latent_batches(
+    folder: Path, rank: int = 0, ranks: int = 1, reversal: float = 0.5
+) -> LatentBatches:
     return LatentBatches(
         ClipSet(folder),
         ("meadow",),
@@ -41,14 +43,14 @@ def test_a_truncated_shard_is_named(tmp_path: Path) -> None:
     folder = write_clips(tmp_path / "c")
     shard = folder / "00001.safetensors"
     shard.write_bytes(shard.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="00001.safetensors: truncated"):
+    with pytest.raises(ValueError, match=r"00001\.safetensors: truncated"):
         ClipSet(folder)
 
 
 def test_a_missing_shard_or_manifest_is_named(tmp_path: Path) -> None:
     folder = write_clips(tmp_path / "c")
     (folder / "00000.safetensors").unlink()
-    with pytest.raises(ValueError, match="00000.safetensors: listed in the manifest"):
+    with pytest.raises(ValueError, match=r"00000\.safetensors: listed in the manifest"):
         ClipSet(folder)
     with pytest.raises(ValueError, match=r"no manifest\.json"):
         ClipSet(tmp_path)
@@ -117,7 +119,7 @@ def test_poses_are_relative_to_the_middle_frame(tmp_path: Path) -> None:
     assert batch.camera_from_anchor[:, 2].allclose(batch.camera_from_anchor.new_tensor(np.eye(4)))
 
 
-def test_prefetching_keeps_the_order(tmp_path: Path) -> None:
+def test_prefetching_keeps_the_order() -> None:
     class Numbers:
         def at(self, step: int) -> int:
             return step

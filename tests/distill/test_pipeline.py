@@ -81,9 +81,18 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "configs/stage/none.yaml", "--data", "x", "--out", "OUT"], "no such config file"),
-        (["train", "configs/stage/1.yaml", "stepz=3", "--data", "x", "--out", "OUT"], "did you mean"),
-        (["train", "configs/stage/1.yaml", "--data", "nowhere", "--out", "OUT"], "no manifest.json"),
+        (
+            ["train", "configs/stage/none.yaml", "--data", "x", "--out", "OUT"],
+            "no such config file",
+        ),
+        (
+            ["train", "configs/stage/1.yaml", "stepz=3", "--data", "x", "--out", "OUT"],
+            "did you mean",
+        ),
+        (
+            ["train", "configs/stage/1.yaml", "--data", "nowhere", "--out", "OUT"],
+            "no manifest.json",
+        ),
         (["encode", "nowhere", "--autoencoder", "x", "--out", "OUT"], "no manifest.json"),
         (["evaluate", "nowhere", "--data", "x", "--out", "OUT"], "no manifest.json"),
         (["evaluate", "nowhere", "--data", "x", "--out", "OUT", "--steps", "2,x"], "numbers"),

@@ -122,9 +122,7 @@ def test_every_kind_of_field_arrives_in_its_type(tmp_path: Path) -> None:
         ("extends: [a]", "extends: expected the name of a file, got ['a']"),
     ],
 )
-def test_a_mistake_is_named_with_file_and_key_path(
-    tmp_path: Path, text: str, message: str
-) -> None:
+def test_a_mistake_is_named_with_file_and_key_path(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError) as caught:
         load(tmp_path, text)
     assert str(caught.value).startswith(f"{tmp_path / 'page.yaml'}: {message}")
@@ -236,9 +234,7 @@ def test_every_shipped_model_says_how_it_is_played(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("stage/")])
-def test_every_stage_names_a_model_that_loads(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_stage_names_a_model_that_loads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIGS.parent)
     stage, model = load_stage(Path("configs") / name, [])
     assert stage.model.is_file()
