@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,14 @@ from worldmodel import config as strict
 from worldmodel.autoencoder import Autoencoder, AutoencoderConfig, frames_to_float
 from worldmodel.checkpoint import (
     PlayableConfig,
-    RolloutConfig,
     assign,
     load_model,
     load_tensors,
     save_model,
     save_module,
 )
-from worldmodel.kv_cache import CacheConfig
 from worldmodel.session import choose_device, fastest_dtype, prepare
 from worldmodel.transformer import TransformerConfig, WorldTransformer
-from worldmodel.types import Intrinsics, MotionLimits
 
 CALIBRATION_FRAMES = 1024
 
@@ -97,28 +93,13 @@ def load_autoencoder(folder: Path) -> Autoencoder:
     return network.eval()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportConfig:
-    """How an exported model is to be played: `configs/export/*.yaml`."""
-
-    name: str
-    summary: str
-    licence: str
-    frames_per_second: float
-    rollout: RolloutConfig
-    cache: CacheConfig
-    intrinsics: Intrinsics
-    limits: MotionLimits
-
-
 def export(config_path: Path, autoencoder: Path, transformer: Path, out: Path) -> None:
     """Write a playable model folder from two run folders."""
-    config = strict.load(config_path, ExportConfig)
+    playable = strict.load(config_path, PlayableConfig)
     network_config, weights = load_tensors(transformer, "transformer", TransformerConfig)
     network = WorldTransformer(network_config)
     assign(network, weights, str(transformer))
-    tree = {name: getattr(config, name) for name in ExportConfig.__slots__}
-    save_model(out, PlayableConfig(**tree, sha256={}), load_autoencoder(autoencoder), network)
+    save_model(out, playable, load_autoencoder(autoencoder), network)
 
 
 def load_for_evaluation(folder: Path, device_name: str | None) -> Model:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,7 +49,10 @@ class RolloutConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlayableConfig:
-    """`model.yaml`: everything about a model that is not a weight or a layer width."""
+    """`model.yaml`: everything about a model that is not a weight or a layer width.
+
+    `configs/export/*.yaml` are the same without the digests, which saving fills in.
+    """
 
     name: str
     summary: str
@@ -59,7 +62,8 @@ class PlayableConfig:
     cache: CacheConfig
     intrinsics: Intrinsics
     limits: MotionLimits
-    sha256: dict[str, str]
+    static_world: bool = False  # nothing moves by itself: an unmoved camera sees the same frame
+    sha256: dict[str, str] = field(default_factory=dict)
 
 
 def save_model(
@@ -93,6 +97,8 @@ def load_model(folder: Path) -> tuple[PlayableConfig, Autoencoder, WorldTransfor
     if not (folder / "model.yaml").is_file():
         raise FileNotFoundError(f"{folder}: no model here (it has no model.yaml)")
     playable = strict.load(folder / "model.yaml", PlayableConfig)
+    if not playable.sha256:
+        raise ValueError(f"{folder / 'model.yaml'}: sha256: lists no weights files")
     for name, digest in playable.sha256.items():
         _check_digest(folder / name, digest)
     ae_config, ae_weights = load_tensors(folder, "autoencoder", AutoencoderConfig)

@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from worldmodel.cuda_graph import CudaGraph
 from worldmodel.kv_cache import KVCache
 from worldmodel.sampler import Sampler
 from worldmodel.transformer import TransformerConfig, WorldTransformer, prompt_words
-from worldmodel.types import Camera, GeneratorSpec, Start, check_rigid
+from worldmodel.types import Camera, GeneratorSpec, Intrinsics, Start, check_rigid
 
 ANCHOR_RADIUS_M = 8.0
 ANCHOR_FRAMES = 64
@@ -61,6 +61,8 @@ class WorldSession:
     """Generates one frame per camera."""
 
     _pending: _Pending | None
+    _view: Camera | None  # what `_shown`, the newest frame, was seen from
+    _shown: NDArray[np.uint8]
 
     @_gpu_memory_for("this model")
     def __init__(
@@ -152,21 +154,27 @@ class WorldSession:
             latent = self._sample(places, steps)
         else:
             latent = self._encode(start.image)
-        return self._show(latent, places)[0]
+        return self._show(latent, places, camera)[0]
 
     @_gpu_memory_for("a frame")
     @torch.inference_mode()
     def step(self, cameras: Sequence[Camera]) -> NDArray[np.uint8]:
         """The frame seen from the one camera in `cameras`: uint8 (1, H, W, 3).
 
+        In a world where nothing moves by itself, a camera that has not moved gets the frame it got: a
+        model that imagined the same view again and again would drift away from it.
+
         Raises:
             ValueError: if there is not exactly one camera, or the GPU has too little memory.
         """
         (camera,) = _exactly_one(cameras)
+        if self.playable.static_world and self._view is not None and _same(camera, self._view):
+            return self._shown.copy()
         self.settle()
         self._move_anchor_if_far(camera.camera_from_world)
         places = self._places(camera)
-        return self._show(self._sample(places, self.playable.rollout.steps), places)
+        latent = self._sample(places, self.playable.rollout.steps)
+        return self._show(latent, places, camera)
 
     @_gpu_memory_for("a frame")
     @torch.inference_mode()
@@ -190,6 +198,8 @@ class WorldSession:
             "anchor": self._anchor_from_world.copy(),
             "frame": self._frame,
             "time": self._time,
+            "shown": self._shown.copy(),
+            "view": None if self._view is None else _numbers(self._view),
         }
 
     @torch.inference_mode()
@@ -208,6 +218,8 @@ class WorldSession:
         self._words = state["words"].to(self.device)
         self._anchor_from_world = state["anchor"].copy()
         self._frame, self._time = state["frame"], state["time"]
+        self._shown = state["shown"].copy()
+        self._view = None if state["view"] is None else _camera(state["view"])
         self._pending = None
 
     def _begin(self, anchor_from_world: NDArray[np.float64], prompt: str) -> None:
@@ -220,6 +232,8 @@ class WorldSession:
         self._frame = 0  # frames committed or pending since the world began
         self._time = 0  # frames since the anchor was set
         self._pending = None
+        self._view = None
+        self._shown = np.zeros((0,), np.uint8)
 
     def _encode(self, image: NDArray[np.uint8]) -> Tensor:
         config = self._autoencoder.config
@@ -256,12 +270,15 @@ class WorldSession:
             )
         return latent.clone()  # a captured graph owns its output and overwrites it
 
-    def _show(self, latent: Tensor, places: tuple[Tensor, ...]) -> NDArray[np.uint8]:
+    def _show(
+        self, latent: Tensor, places: tuple[Tensor, ...], camera: Camera
+    ) -> NDArray[np.uint8]:
         self._pending = _Pending(latent, places, self.playable.cache.slot(self._frame))
         self._frame += 1
         self._time += 1
-        frame: NDArray[np.uint8] = self._decode(latent).cpu().numpy()
-        return frame
+        self._shown = self._decode(latent).cpu().numpy()
+        self._view = camera
+        return self._shown.copy()
 
     def _level(self, sigma: float) -> Tensor:
         return torch.full((1, 1), sigma, device=self.device)
@@ -352,6 +369,18 @@ def prepare(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
     for name, buffer in keep.items():
         setattr(prepared, name, buffer.float().to(device))
     return prepared
+
+
+def _same(a: Camera, b: Camera) -> bool:
+    return a.intrinsics == b.intrinsics and np.array_equal(a.camera_from_world, b.camera_from_world)
+
+
+def _numbers(camera: Camera) -> dict[str, Any]:
+    return {"pose": camera.camera_from_world.copy(), "lens": astuple(camera.intrinsics)}
+
+
+def _camera(numbers: dict[str, Any]) -> Camera:
+    return Camera(numbers["pose"].copy(), Intrinsics(*numbers["lens"]))
 
 
 def _exactly_one(cameras: Sequence[Camera]) -> Sequence[Camera]:

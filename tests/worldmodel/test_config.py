@@ -10,7 +10,6 @@ from typing import Any, Literal
 import pytest
 
 from distill.render import RenderConfig, Walks
-from distill.run import ExportConfig
 from distill.stages import ModelConfig, StageConfig, load_stage
 from engine.settings import PlayConfig
 from worldmodel import config
@@ -212,7 +211,7 @@ OWNERS = {
     "stage": StageConfig,
     "data": RenderConfig,
     "play": PlayConfig,
-    "export": ExportConfig,
+    "export": PlayableConfig,
 }
 MODELS = sorted((CONFIGS.parent / "assets").glob("*/model.yaml"))
 TABLES = {"data/walks.yaml": Walks, "data/starts.yaml": Walks}

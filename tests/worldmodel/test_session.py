@@ -111,6 +111,31 @@ def test_a_full_gpu_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
         tiny.session()
 
 
+def test_standing_still_in_a_static_world_shows_the_same_frame_and_changes_nothing() -> None:
+    cameras = tiny.walk(7)
+    waiting, walking = tiny.session(static_world=True), tiny.session(static_world=True)
+    for session in (waiting, walking):
+        session.reset(Start(seed=4), cameras[0])
+        for camera in cameras[1:4]:
+            session.step([camera])
+    before = waiting.step([cameras[4]])
+    walking.step([cameras[4]])
+    state = waiting.snapshot()
+    for _ in range(20):
+        assert np.array_equal(waiting.step([cameras[4]]), before)
+    other = tiny.session(static_world=True)
+    other.restore(state)
+    assert np.array_equal(other.step([cameras[4]]), before)
+    for camera in cameras[5:]:
+        assert np.array_equal(waiting.step([camera]), walking.step([camera]))
+
+
+def test_a_world_with_a_life_of_its_own_goes_on_while_the_camera_rests() -> None:
+    session, camera = tiny.session(), tiny.walk(1)[0]
+    session.reset(Start(seed=4), camera)
+    assert not np.array_equal(session.step([camera]), session.step([camera]))
+
+
 def test_an_unknown_word_in_a_prompt_is_named() -> None:
     session, camera = tiny.session(), tiny.walk(1)[0]
     with pytest.raises(ValueError, match="'lava'"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -81,9 +82,12 @@ def playable(steps: int = 2) -> PlayableConfig:
     )
 
 
-def session(device: str = "cpu", capture: bool | None = None) -> WorldSession:
+def session(
+    device: str = "cpu", capture: bool | None = None, static_world: bool = False
+) -> WorldSession:
+    config = replace(playable(), static_world=static_world)
     return WorldSession(
-        playable(), autoencoder(), transformer(), torch.device(device), torch.float32, capture
+        config, autoencoder(), transformer(), torch.device(device), torch.float32, capture
     )
 
 
