@@ -33,6 +33,13 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_making(command)
     _add_measuring(command)
+    profile = command("profile", _profile, "how fast a stage trains here, on random data")
+    profile.add_argument("config", type=Path)
+    profile.add_argument("overrides", nargs="*", help="key.path=value")
+    profile.add_argument("--steps", type=int, default=20)
+    profile.add_argument("--kernels", type=int, default=0, help="list the most expensive kernels")
+    profile.add_argument("--device")
+
     walks = command("walks", _walks, "contact sheet of camera following, along a table of walks")
     walks.add_argument("model", type=Path)
     walks.add_argument("--table", type=Path, default=Path("configs/data/walks.yaml"))
@@ -204,6 +211,19 @@ def _walks(arguments: argparse.Namespace) -> None:
     model = load_for_evaluation(arguments.model, arguments.device)
     sheet = walk_sheet(model, arguments.table, steps=arguments.steps, columns=arguments.columns)
     Image.fromarray(sheet).save(arguments.out)
+
+
+def _profile(arguments: argparse.Namespace) -> None:
+    from distill.speed import profile_stage
+    from distill.stages import load_stage
+    from worldmodel.session import choose_device
+
+    stage, model = load_stage(arguments.config, arguments.overrides)
+    device = choose_device(arguments.device)
+    steps, kernels = arguments.steps, arguments.kernels
+    result = profile_stage(stage, model, device, steps=steps, kernels=kernels)
+    lines = result.pop("kernels", [])
+    print("\n".join([json.dumps(result, indent=1), *lines]))
 
 
 def _numbers(text: str, flag: str) -> list[int]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from distill.batches import FrameBatches
 from distill.clips import ClipSet
 from distill.evaluate import Model
 from distill.processes import Processes
+from distill.speed import compile_network
 from distill.stages import ModelConfig, StageConfig, build_batches, build_network, build_objective
 from distill.trainer import Trainer
 from worldmodel import config as strict
@@ -50,7 +50,7 @@ def run_stage(
     batches = build_batches(stage, model, clips, processes)
     out.mkdir(parents=True, exist_ok=True)
     if stage.compile:
-        _compile(network)
+        compile_network(network)
     if processes.device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
@@ -65,13 +65,6 @@ def run_stage(
         (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     processes.wait()
     return report
-
-
-def _compile(network: nn.Module) -> None:
-    if isinstance(network, WorldTransformer):
-        network.compile_blocks(lambda b: b.compile(dynamic=False))  # type: ignore[attr-defined]
-    else:
-        network.compile(dynamic=False)
 
 
 def _calibrate(

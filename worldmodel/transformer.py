@@ -9,7 +9,7 @@ decided here: the caller passes one attention kernel per layer (`attention.py`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -281,11 +281,6 @@ class WorldTransformer(nn.Module):
     def parameters_for_muon(self) -> list[nn.Parameter]:
         """The matrices inside the blocks; everything else is better served by AdamW."""
         return [p for p in self.blocks.parameters() if p.ndim == 2 and p.shape[0] > 6]
-
-    def compile_blocks(self, compile_function: Callable[[Callable[..., Tensor]], None]) -> None:
-        """Let the caller accelerate the blocks from outside."""
-        for block in self.blocks:
-            compile_function(block)
 
 
 def prompt_words(vocabulary: Sequence[str], prompt: str) -> list[float]:
