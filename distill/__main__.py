@@ -66,6 +66,7 @@ def _add_making(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> 
     train.add_argument("--data", type=Path, required=True, help="a clip folder")
     train.add_argument("--out", type=Path, required=True, help="run folder; resumed if it exists")
     train.add_argument("--init", type=Path, help="run folder whose weights to start from")
+    train.add_argument("--teacher", type=Path, help="run folder of the teacher, to distil from")
     train.add_argument("--device")
 
     encode = command("encode", _encode, "turn clips of frames into clips of latents")
@@ -135,7 +136,15 @@ def _train(arguments: argparse.Namespace) -> None:
 
     stage, model = load_stage(arguments.config, arguments.overrides)
     with join(arguments.device) as processes:
-        report = run_stage(stage, model, arguments.data, arguments.out, arguments.init, processes)
+        report = run_stage(
+            stage,
+            model,
+            arguments.data,
+            arguments.out,
+            arguments.init,
+            processes,
+            arguments.teacher,
+        )
         if processes.leads:
             print(json.dumps(report["last"] | {"seconds": report["seconds"]}))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,7 @@ def generate(model: Model, truth: Truth, views: Views, known: int, steps: int) -
         model.playable.cache,
         truth.latents[:, :known],
         views,
-        steps=steps,
-        shift=model.playable.rollout.shift,
+        how=replace(model.playable.rollout, steps=steps),
         seed=SEED,
     )
 

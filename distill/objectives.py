@@ -12,13 +12,13 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from distill import losses
 from distill.batches import FrameBatch, LatentBatch
 from worldmodel import flow
-from worldmodel.attention import Attend, TeacherForcing, attend_all
+from worldmodel.attention import Attend
 from worldmodel.autoencoder import frames_to_float
-from worldmodel.kv_cache import CacheConfig
 from worldmodel.transformer import Geometry, WorldTransformer
 
 Metrics = dict[str, Tensor]
@@ -35,6 +35,9 @@ class Moment:
 class Objective(Protocol):
     @property
     def trained(self) -> Mapping[str, nn.Module]: ...  # role -> network with an optimizer
+
+    @property
+    def average_network(self) -> nn.Module | None: ...  # runs with the student's running average
 
     def due(self, step: int) -> Sequence[str]: ...  # roles updated now, in order
 
@@ -70,7 +73,23 @@ class FlowMatchingConfig:
             )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsistencyConfig:
+    """Causal consistency distillation: few steps from a multi-step autoregressive teacher."""
+
+    kind: Literal["consistency"]
+    grid_steps: int  # of the teacher's grid of noise levels; a multiple of the student's steps
+    shift: float
+    guidance: float = 1.0  # of the teacher, over its prediction without words; 1: none
+
+    def __post_init__(self) -> None:
+        if self.grid_steps < 2:
+            raise ValueError(f"grid_steps must be at least 2, got {self.grid_steps}")
+
+
 class Reconstruction:
+    average_network = None
+
     def __init__(self, config: ReconstructionConfig, autoencoder: nn.Module) -> None:
         self.config = config
         self.trained = {"student": autoencoder}
@@ -96,17 +115,14 @@ class Reconstruction:
 
 
 class FlowMatching:
-    def __init__(
-        self, config: FlowMatchingConfig, transformer: nn.Module, cache: CacheConfig, frames: int
-    ) -> None:
+    average_network = None
+
+    def __init__(self, config: FlowMatchingConfig, transformer: nn.Module, attend: Attend) -> None:
+        """`attend` shows the history that the configuration names."""
         self.config = config
         self.trained = {"student": transformer}
         self._plain: WorldTransformer = _unwrap(transformer)
-        tokens = self._plain.config.tokens_per_frame
-        device = self._plain.position.device
-        self._attend: Attend = attend_all
-        if config.history == "clean":
-            self._attend = TeacherForcing(frames, tokens, cache, device)
+        self._kernels = [attend] * self._plain.config.layers
 
     def due(self, step: int) -> Sequence[str]:  # noqa: ARG002 - the same at every step
         return ("student",)
@@ -134,15 +150,11 @@ class FlowMatching:
         words: Tensor,
         geometry: Geometry,
     ) -> Tensor:
-        kernels = [self._attend] * self._plain.config.layers
-        network = self.trained["student"]
+        network, kernels = self.trained["student"], self._kernels
         if context is None:
             out: Tensor = network(noisy, sigma, words, geometry, kernels)
             return out
-        latents = torch.cat([context, noisy], dim=1)
-        sigmas = torch.cat([torch.zeros_like(sigma), sigma], dim=1)
-        both = network(latents, sigmas, words, geometry.twice(), kernels)
-        return both[:, context.shape[1] :]
+        return teacher_forced(network, context, noisy, sigma, words, geometry, kernels)
 
     def _context(
         self, x0: Tensor, words: Tensor, geometry: Geometry, moment: Moment
@@ -166,6 +178,105 @@ class FlowMatching:
         b, f = x0.shape[:2]
         u = _rand((b, f if self.config.noise_per == "frame" else 1), x0, moment)
         return flow.shift(u, self.config.shift).expand(b, f)
+
+
+class Consistency:
+    """Causal CD: the student jumps from every noise level to where the teacher's path would end.
+
+    One Euler step of the frozen teacher leads from sigma to the next lower level of its grid; there the
+    student's own running average says where the path ends, and the student must say the same from
+    sigma. The last pair ends at level 0, where the answer is the latent itself: it ties everything to
+    the teacher's data. All three see the true frames before each frame.
+    Source: Causal Forcing++ (arXiv 2605.15141), equation 3; Song et al. 2023 (arXiv 2303.01469).
+    """
+
+    def __init__(
+        self,
+        config: ConsistencyConfig,
+        transformer: nn.Module,
+        teacher: WorldTransformer,
+        average: WorldTransformer,
+        attend: Attend,
+    ) -> None:
+        """`average` gets the student's weights here and is kept at their running average."""
+        self.config = config
+        self.trained = {"student": transformer}
+        self._plain: WorldTransformer = _unwrap(transformer)
+        self.average_network: WorldTransformer = average.requires_grad_(False)
+        average.load_state_dict(self._plain.state_dict())
+        self._teacher = teacher.requires_grad_(False)
+        device = self._plain.position.device
+        self._grid = flow.schedule(config.grid_steps, config.shift).to(device)
+        self._kernels: list[Attend] = [attend] * self._plain.config.layers
+
+    def due(self, step: int) -> Sequence[str]:  # noqa: ARG002 - the same at every step
+        return ("student",)
+
+    def loss(
+        self,
+        role: str,
+        batch: LatentBatch,
+        moment: Moment,
+    ) -> tuple[Tensor, Metrics]:
+        x0, words = batch.latents.float(), batch.words
+        geometry = self._plain.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
+        index = int(
+            torch.randint(self.config.grid_steps, (1,), generator=moment.random, device=x0.device)
+        )
+        sigma, lower = (self._grid[i].expand(x0.shape[:2]) for i in (index, index + 1))
+        noisy = flow.interpolate(x0, _randn_like(x0, moment), sigma)
+        with torch.no_grad():
+            velocity = self._teacher_velocity(x0, noisy, sigma, words, geometry)
+            stepped = flow.euler_step(noisy, velocity, sigma, lower)
+            target = self._end(self.average_network, x0, stepped, lower, words, geometry)
+        predicted = self._end(self.trained[role], x0, noisy, sigma, words, geometry)
+        return functional.mse_loss(predicted, target), {}
+
+    def _end(
+        self,
+        network: nn.Module,
+        context: Tensor,
+        noisy: Tensor,
+        sigma: Tensor,
+        words: Tensor,
+        geometry: Geometry,
+    ) -> Tensor:
+        """Where the path through `noisy` ends, by `network`; at level 0 that is `noisy` itself."""
+        velocity = teacher_forced(network, context, noisy, sigma, words, geometry, self._kernels)
+        return flow.x0_from_velocity(noisy, velocity, sigma)
+
+    def _teacher_velocity(
+        self, context: Tensor, noisy: Tensor, sigma: Tensor, words: Tensor, geometry: Geometry
+    ) -> Tensor:
+        """With guidance the camera stays in both passes; only the words are left out."""
+        inputs = (context, noisy, sigma)
+        with_words = teacher_forced(self._teacher, *inputs, words, geometry, self._kernels)
+        if self.config.guidance == 1.0:
+            return with_words
+        nothing = torch.zeros_like(words)
+        without = teacher_forced(self._teacher, *inputs, nothing, geometry, self._kernels)
+        return guided(without, with_words, self.config.guidance)
+
+
+def guided(without: Tensor, with_words: Tensor, guidance: float) -> Tensor:
+    """Classifier-free guidance (arXiv 2207.12598): 0 gives the first, 1 the second."""
+    return without + guidance * (with_words - without)
+
+
+def teacher_forced(
+    network: nn.Module,
+    context: Tensor,
+    noisy: Tensor,
+    sigma: Tensor,
+    words: Tensor,
+    geometry: Geometry,
+    kernels: Sequence[Attend],
+) -> Tensor:
+    """Velocities of `noisy` [b f p c] when every frame sees only the `context` frames before it."""
+    latents = torch.cat([context, noisy], dim=1)
+    sigmas = torch.cat([torch.zeros_like(sigma), sigma], dim=1)
+    both: Tensor = network(latents, sigmas, words, geometry.twice(), kernels)
+    return both[:, context.shape[1] :]
 
 
 def _rand(shape: Sequence[int], like: Tensor, moment: Moment) -> Tensor:

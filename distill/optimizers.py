@@ -137,11 +137,15 @@ class Optimizers:
 class ExponentialAverage:
     """A running average of a network's weights; at first it forgets faster, so it is unbiased."""
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: nn.Module, decay: float, kept_in: nn.Module | None = None) -> None:
+        """`kept_in`: a copy of `network` that is to hold the average, for objectives that run it."""
         self.decay = decay
         self.updates = 0
         self._live = list(network.parameters())
-        self.weights = [p.detach().clone() for p in self._live]
+        if kept_in is None:
+            self.weights = [p.detach().clone() for p in self._live]
+        else:
+            self.weights = [p.detach() for p in kept_in.parameters()]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -153,3 +157,9 @@ class ExponentialAverage:
     def copy_to(self, network: nn.Module) -> None:
         for parameter, average in zip(network.parameters(), self.weights, strict=True):
             parameter.copy_(average)
+
+    @torch.no_grad()
+    def load(self, weights: list[Tensor], updates: int) -> None:
+        for average, weight in zip(self.weights, weights, strict=True):
+            average.copy_(weight)
+        self.updates = updates

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import torch
@@ -10,11 +9,14 @@ from torch import Tensor
 
 from worldmodel import flow
 from worldmodel.autoencoder import Autoencoder
+from worldmodel.checkpoint import RolloutConfig
 from worldmodel.kv_cache import CacheConfig, KVCache
-from worldmodel.sampler import Sampler
+from worldmodel.sampler import Sampler, sample
 from worldmodel.transformer import Geometry, WorldTransformer
 
 ANCHOR_FRAMES = 16
+
+_Tensors = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,26 +36,14 @@ def rollout(
     context: Tensor,
     views: Views,
     *,
-    steps: int,
-    shift: float,
+    how: RolloutConfig,
     seed: int,
 ) -> Tensor:
     """Continue `context` [b f0 p c] (true latents) to the length of `views`: latents [b f p c]."""
     device, (b, known) = context.device, context.shape[:2]
-    config = transformer.config
-    cache = KVCache(
-        cache_config,
-        layers=config.layers,
-        batch=b,
-        kv_heads=config.kv_heads,
-        tokens_per_frame=config.tokens_per_frame,
-        head_width=config.head_width,
-        dtype=transformer.latent_in.weight.dtype,
-        device=device,
-    )
-    sampler = Sampler(transformer, autoencoder, cache)
+    sampler = Sampler(transformer, autoencoder, _cache(transformer, cache_config, b, device))
     noise = torch.Generator(device).manual_seed(seed)
-    levels = flow.schedule(steps, shift).to(device)
+    levels = flow.schedule(how.steps, how.shift).tolist()
     anchor = views.cameras[:, 0].double()
     frames, since = [], 0
     for index in range(views.cameras.shape[1]):
@@ -62,13 +52,18 @@ def rollout(
             sampler.move_anchor(anchor @ torch.linalg.inv(new), float(since))
             anchor, since = new, 0
         places = _places(transformer, views, anchor, index, since)
-        latent = context[:, index : index + 1]
-        if index >= known:
-            latent = torch.randn(context[:, :1].shape, generator=noise, device=device)
-            for now, then in itertools.pairwise(levels):
-                latent = sampler.denoise(
-                    latent, now.expand(b, 1), then.expand(b, 1), views.words, *places
-                )
+
+        def denoise(latent: Tensor, now: float, to: float, at: _Tensors = places) -> Tensor:
+            level, lower = (torch.full((b, 1), x, device=device) for x in (now, to))
+            return sampler.denoise(latent, level, lower, views.words, *at)
+
+        def fresh_noise() -> Tensor:
+            return torch.randn(context[:, :1].shape, generator=noise, device=device)
+
+        if index < known:
+            latent = context[:, index : index + 1]
+        else:
+            latent = sample(denoise, fresh_noise, levels, how.solver)
         slot = torch.tensor([cache_config.slot(index)], device=device)
         sampler.commit(latent, torch.zeros(b, 1, device=device), slot, views.words, *places)
         frames.append(latent)
@@ -76,9 +71,24 @@ def rollout(
     return torch.cat(frames, dim=1)
 
 
+def _cache(
+    transformer: WorldTransformer, config: CacheConfig, batch: int, device: torch.device
+) -> KVCache:
+    return KVCache(
+        config,
+        layers=transformer.config.layers,
+        batch=batch,
+        kv_heads=transformer.config.kv_heads,
+        tokens_per_frame=transformer.config.tokens_per_frame,
+        head_width=transformer.config.head_width,
+        dtype=transformer.latent_in.weight.dtype,
+        device=device,
+    )
+
+
 def _places(
     transformer: WorldTransformer, views: Views, anchor: Tensor, index: int, time: int
-) -> tuple[Tensor, ...]:
+) -> _Tensors:
     pose = views.cameras[:, index].double() @ torch.linalg.inv(anchor)
     moment = torch.full((len(pose), 1), float(time), device=pose.device)
     lens = views.intrinsics[:, index : index + 1]

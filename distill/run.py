@@ -12,8 +12,14 @@ from distill.batches import FrameBatches
 from distill.clips import ClipSet
 from distill.evaluate import Model
 from distill.processes import Processes
-from distill.speed import compile_network
-from distill.stages import ModelConfig, StageConfig, build_batches, build_network, build_objective
+from distill.stages import (
+    ModelConfig,
+    StageConfig,
+    build_batches,
+    build_network,
+    build_objective,
+    compile_network,
+)
 from distill.trainer import Trainer
 from worldmodel import config as strict
 from worldmodel.autoencoder import Autoencoder, AutoencoderConfig, frames_to_float
@@ -38,6 +44,7 @@ def run_stage(
     out: Path,
     init: Path | None,
     processes: Processes,
+    teacher: Path | None = None,
 ) -> dict[str, Any]:
     """Train or resume one stage in folder `out`; leaves averaged weights and `report.json` there.
 
@@ -55,7 +62,7 @@ def run_stage(
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
-    objective = build_objective(stage, model, processes.wrap(network))
+    objective = build_objective(stage, model, processes.wrap(network), teacher)
     report = Trainer(stage, network, objective, batches, out, processes).run()
     if isinstance(network, Autoencoder):
         _calibrate(network, clips, stage, processes)

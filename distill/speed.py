@@ -9,13 +9,19 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from distill.batches import FrameBatch, LatentBatch
 from distill.objectives import Moment, Objective
 from distill.optimizers import ExponentialAverage, Optimizers
-from distill.stages import ModelConfig, StageConfig, build_network, build_objective
+from distill.stages import (
+    ModelConfig,
+    StageConfig,
+    build_network,
+    build_objective,
+    compile_network,
+)
 from worldmodel.autoencoder import Autoencoder
 
 WARM_STEPS = 3
@@ -72,15 +78,6 @@ def profile_stage(
     if kernels:
         result["kernels"] = _kernels(step, kernels, device)
     return result
-
-
-def compile_network(network: nn.Module) -> None:
-    """Compile what repeats: the blocks of a transformer, or a whole autoencoder."""
-    if isinstance(network, Autoencoder):
-        network.compile(dynamic=False)
-        return
-    for block in network.blocks:  # type: ignore[union-attr]
-        block.compile(dynamic=False)
 
 
 def random_batch(stage: StageConfig, model: ModelConfig, device: torch.device) -> Any:

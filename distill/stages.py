@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from distill.batches import Batches, FrameBatches, LatentBatches, ResidentFrameBatches
 from distill.clips import ClipSet
 from distill.objectives import (
+    Consistency,
+    ConsistencyConfig,
     FlowMatching,
     FlowMatchingConfig,
     Objective,
@@ -20,6 +23,7 @@ from distill.objectives import (
 from distill.optimizers import OptimizerConfig
 from distill.processes import Processes
 from worldmodel import config as strict
+from worldmodel.attention import TeacherForcing, attend_all
 from worldmodel.autoencoder import Autoencoder, AutoencoderConfig
 from worldmodel.checkpoint import assign, load_tensors
 from worldmodel.kv_cache import CacheConfig
@@ -40,7 +44,7 @@ class StageConfig:
     """One stage: `configs/stage/*.yaml`."""
 
     model: Path  # relative to the working directory
-    objective: ReconstructionConfig | FlowMatchingConfig
+    objective: ReconstructionConfig | FlowMatchingConfig | ConsistencyConfig
     optimizer: OptimizerConfig
     batch_size: int  # clips (or single frames) a step, per process
     frames: int  # frames a clip; 1 for the autoencoder
@@ -51,6 +55,7 @@ class StageConfig:
     ema_decay: float = 0.999
     seed: int = 0
     compile: bool = True
+    attention_block: int = 128  # tokens; how finely a GPU skips what teacher forcing masks out
     resident: bool = False  # autoencoder: keep the frames in GPU memory, spread over the processes
     checkpoint_every_s: float = 120.0
 
@@ -84,11 +89,51 @@ def build_network(stage: StageConfig, model: ModelConfig, init: Path | None) -> 
     return network
 
 
-def build_objective(stage: StageConfig, model: ModelConfig, network: nn.Module) -> Objective:
-    """`network` is on its device, and wrapped for several processes if there are any."""
+def build_objective(
+    stage: StageConfig, model: ModelConfig, network: nn.Module, teacher: Path | None = None
+) -> Objective:
+    """`network` is on its device, and wrapped for several processes if there are any.
+
+    Raises:
+        ValueError: if the stage needs a teacher and there is none, or the other way round.
+    """
+    device = next(network.parameters()).device
+    if isinstance(stage.objective, ConsistencyConfig):
+        if teacher is None:
+            raise ValueError("a consistency stage needs --teacher, a run folder of stage 1")
+        frozen, average = (
+            build_network(stage, model, folder).to(device) for folder in (teacher, None)
+        )
+        assert isinstance(frozen, WorldTransformer)
+        assert isinstance(average, WorldTransformer)
+        if stage.compile:
+            compile_network(frozen)
+            compile_network(average)
+        attend = _teacher_forcing(stage, model, device)
+        return Consistency(stage.objective, network, frozen, average, attend)
+    if teacher is not None:
+        raise ValueError(f"a {stage.objective.kind} stage has no use for --teacher")
     if isinstance(stage.objective, ReconstructionConfig):
         return Reconstruction(stage.objective, network)
-    return FlowMatching(stage.objective, network, model.cache, stage.frames)
+    if stage.objective.history == "full":
+        return FlowMatching(stage.objective, network, attend_all)
+    return FlowMatching(stage.objective, network, _teacher_forcing(stage, model, device))
+
+
+def _teacher_forcing(
+    stage: StageConfig, model: ModelConfig, device: torch.device
+) -> TeacherForcing:
+    tokens = model.transformer.tokens_per_frame
+    return TeacherForcing(stage.frames, tokens, model.cache, device, stage.attention_block)
+
+
+def compile_network(network: nn.Module) -> None:
+    """Compile what repeats: the blocks of a transformer, or a whole autoencoder."""
+    if isinstance(network, Autoencoder):
+        network.compile(dynamic=False)
+        return
+    for block in network.blocks:  # type: ignore[union-attr]
+        block.compile(dynamic=False)
 
 
 def build_batches(

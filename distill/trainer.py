@@ -45,7 +45,8 @@ class Trainer:
         self.step = 0
         self.elapsed_s = 0.0  # training time of earlier runs of this stage
         self.optimizers = Optimizers(self.stage.optimizer, self.network)
-        self.average = ExponentialAverage(self.network, self.stage.ema_decay)
+        kept_in = self.objective.average_network
+        self.average = ExponentialAverage(self.network, self.stage.ema_decay, kept_in)
         self._random = torch.Generator(self.processes.device)
         self._clock = 0.0
         self._history: list[dict[str, float]] = []
@@ -173,9 +174,7 @@ class Trainer:
             )
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
         self.network.load_state_dict(state["network"])
-        device = self.processes.device
-        self.average.weights = [weight.to(device) for weight in state["average"]]
-        self.average.updates = state["average_updates"]
+        self.average.load(state["average"], state["average_updates"])
         self.optimizers.load_state_dict(state["optimizers"])
 
     def _report(self, seconds: float) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,7 @@ def _pair(
         model.playable.cache,
         start.float().to(model.device),
         views,
-        steps=steps,
-        shift=model.playable.rollout.shift,
+        how=replace(model.playable.rollout, steps=steps),
         seed=SEED,
     )
     chosen = np.linspace(0, len(truth) - 1, columns).round().astype(int)

@@ -45,12 +45,22 @@ class TeacherForcing:
     it. Both see at most the last `window_frames` (and the sinks), exactly as the cache will hold them.
     """
 
-    def __init__(self, frames: int, tokens: int, cache: CacheConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        frames: int,
+        tokens: int,
+        cache: CacheConfig,
+        device: torch.device,
+        block_tokens: int = 128,
+    ) -> None:
+        """`block_tokens`: the granularity at which a GPU skips what is masked out."""
         self.mask: BlockMask | Tensor
         allowed = _teacher_forcing_rule(frames, tokens, cache)
         length = 2 * frames * tokens
         if device.type == "cuda":
-            self.mask = create_block_mask(allowed, None, None, length, length, device=str(device))
+            self.mask = create_block_mask(
+                allowed, None, None, length, length, str(device), BLOCK_SIZE=block_tokens
+            )
         else:
             index = torch.arange(length, device=device)
             self.mask = allowed(0, 0, index[:, None], index[None])

@@ -6,7 +6,10 @@ address, so each can be captured as one CUDA graph and replayed (`cuda_graph.py`
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -17,6 +20,31 @@ from worldmodel.attention import Cached, Committing, Mix, mix_fused
 from worldmodel.autoencoder import Autoencoder, frames_to_uint8
 from worldmodel.kv_cache import KVCache
 from worldmodel.transformer import EagerPlaces, Geometry, WorldTransformer
+
+Solver = Literal["euler", "consistency"]
+
+
+def sample(
+    denoise: Callable[[Tensor, float, float], Tensor],
+    fresh_noise: Callable[[], Tensor],
+    levels: Sequence[float],
+    solver: Solver,
+) -> Tensor:
+    """A latent from noise, along noise levels that fall from 1 to 0.
+
+    `denoise(latent, now, to)` is one Euler step. "euler" follows the path from level to level. A
+    model distilled for "consistency" jumps to the end from every level; what it finds there is put
+    back to the next level with fresh noise (Song et al. 2023, arXiv 2303.01469, algorithm 1).
+    """
+    latent = fresh_noise()
+    for now, then in pairwise(levels):
+        if solver == "euler":
+            latent = denoise(latent, now, then)
+            continue
+        latent = denoise(latent, now, 0.0)
+        if then > 0.0:
+            latent = (1.0 - then) * latent + then * fresh_noise()
+    return latent
 
 
 @dataclass(frozen=True)

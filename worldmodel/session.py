@@ -15,7 +15,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from worldmodel.autoencoder import Autoencoder, frames_to_float
 from worldmodel.checkpoint import PlayableConfig, load_model
 from worldmodel.cuda_graph import CudaGraph
 from worldmodel.kv_cache import KVCache
-from worldmodel.sampler import Sampler
+from worldmodel.sampler import Sampler, sample
 from worldmodel.transformer import TransformerConfig, WorldTransformer, prompt_words
 from worldmodel.types import Camera, GeneratorSpec, Intrinsics, Start, check_rigid
 
@@ -260,14 +259,17 @@ class WorldSession:
         return matrix.to(self.device), inverse.to(self.device), angle.cos(), angle.sin()
 
     def _sample(self, places: tuple[Tensor, ...], steps: int) -> Tensor:
-        config = self._transformer.config
+        config, rollout = self._transformer.config, self.playable.rollout
         shape = (1, 1, config.tokens_per_frame, config.latent_channels)
-        latent = torch.randn(shape, generator=self._noise).to(self.device)
-        levels = flow.schedule(steps, self.playable.rollout.shift).tolist()
-        for now, then in pairwise(levels):
-            latent = self._denoise(
-                latent, self._level(now), self._level(then), self._words, *places
-            )
+
+        def denoise(latent: Tensor, now: float, to: float) -> Tensor:
+            return self._denoise(latent, self._level(now), self._level(to), self._words, *places)
+
+        def fresh_noise() -> Tensor:
+            return torch.randn(shape, generator=self._noise).to(self.device)
+
+        levels = flow.schedule(steps, rollout.shift).tolist()
+        latent = sample(denoise, fresh_noise, levels, rollout.solver)
         return latent.clone()  # a captured graph owns its output and overwrites it
 
     def _show(

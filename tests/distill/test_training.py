@@ -14,9 +14,11 @@ from distill.stages import build_batches, build_network, build_objective, load_s
 from distill.state import load_state, save_state
 from distill.trainer import NotFiniteError, Trainer
 from tests.distill.clip_maker import write_clips
+from tests.worldmodel.tiny import shaken
+from worldmodel.checkpoint import save_module
 
 ALONE = Processes(0, 1, torch.device("cpu"))
-STAGES = ["nano/autoencoder", "nano/0", "nano/1"]
+STAGES = ["nano/autoencoder", "nano/0", "nano/1", "nano/2-causal-cd"]
 
 
 def _trainer(stage_name: str, data: Path, out: Path, *overrides: str) -> Trainer:
@@ -25,7 +27,13 @@ def _trainer(stage_name: str, data: Path, out: Path, *overrides: str) -> Trainer
     network = build_network(stage, model, None)
     batches = build_batches(stage, model, ClipSet(data), ALONE)
     out.mkdir(parents=True, exist_ok=True)
-    objective = build_objective(stage, model, network)
+    teacher = None
+    if stage.objective.kind == "consistency":
+        teacher = out / "teacher"
+        teacher.mkdir(exist_ok=True)
+        other = shaken(build_network(stage, model, None), 0.05)
+        save_module(teacher, "transformer", other, model.transformer, torch.float32)
+    objective = build_objective(stage, model, network, teacher)
     return Trainer(stage, network, objective, batches, out, ALONE)
 
 
