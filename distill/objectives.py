@@ -10,15 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from distill import losses
 from distill.batches import FrameBatch, LatentBatch
+from distill.self_rollout import Plan, self_rollout
 from worldmodel import flow
-from worldmodel.attention import Attend
+from worldmodel.attention import Attend, attend_all
 from worldmodel.autoencoder import frames_to_float
+from worldmodel.kv_cache import CacheConfig
 from worldmodel.transformer import Geometry, WorldTransformer
 
 Metrics = dict[str, Tensor]
@@ -28,6 +31,7 @@ Metrics = dict[str, Tensor]
 class Moment:
     """Where training stands. All randomness of a step comes from `random`, so it can be resumed."""
 
+    step: int
     progress: float  # 0 at the first step, 1 at the last
     random: torch.Generator
 
@@ -85,6 +89,29 @@ class ConsistencyConfig:
     def __post_init__(self) -> None:
         if self.grid_steps < 2:
             raise ValueError(f"grid_steps must be at least 2, got {self.grid_steps}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistributionMatchingConfig:
+    """Asymmetric DMD: a causal student, on its own rollouts, against bidirectional scores."""
+
+    kind: Literal["distribution_matching"]
+    student_steps: int  # denoising steps of the student
+    shift: float  # of the student's steps and of the noise levels at which scores are compared
+    known_frames: int  # true frames every rollout begins with
+    critic_updates: int  # of the fake score, for each update of the student
+    guidance: float = 1.0  # of the real score, over its prediction without words; 1: none
+    lowest_level: float = 0.02
+    highest_level: float = 0.98
+
+    def __post_init__(self) -> None:
+        if min(self.student_steps, self.critic_updates) < 1 or self.known_frames < 1:
+            raise ValueError("student_steps, critic_updates and known_frames must be at least 1")
+        if not 0.0 < self.lowest_level < self.highest_level < 1.0:
+            raise ValueError(
+                f"noise levels must rise inside (0, 1), got {self.lowest_level}"
+                f" to {self.highest_level}"
+            )
 
 
 class Reconstruction:
@@ -256,6 +283,83 @@ class Consistency:
         nothing = torch.zeros_like(words)
         without = teacher_forced(self._teacher, *inputs, nothing, geometry, self._kernels)
         return guided(without, with_words, self.config.guidance)
+
+
+class DistributionMatching:
+    """Stage 3: the student rolls out through its own memory and is moved to where clips are likelier.
+
+    The real score is the frozen bidirectional teacher; the critic learns the score of what the student
+    makes. Their difference at a random noise level is the student's gradient.
+    Source: DMD (arXiv 2311.18828), equations 7 and 8; Self Forcing (arXiv 2506.08009); Causal Forcing++
+    (arXiv 2605.15141).
+    """
+
+    average_network = None
+
+    def __init__(
+        self,
+        config: DistributionMatchingConfig,
+        student: nn.Module,
+        critic: nn.Module,
+        teacher: WorldTransformer,
+        cache: CacheConfig,
+    ) -> None:
+        self.config, self.cache = config, cache
+        self.trained = {"student": student, "critic": critic}
+        self._plain: WorldTransformer = _unwrap(student)
+        self._teacher = teacher.requires_grad_(False)
+        self._kernels: list[Attend] = [attend_all] * self._plain.config.layers
+        self._levels = flow.schedule(config.student_steps, config.shift).tolist()
+
+    def due(self, step: int) -> Sequence[str]:
+        return ("critic",) if step % self.config.critic_updates else ("student", "critic")
+
+    def loss(self, role: str, batch: LatentBatch, moment: Moment) -> tuple[Tensor, Metrics]:
+        geometry = self._plain.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
+        with torch.set_grad_enabled(role == "student"):
+            made = self._rollout(batch, geometry, moment)
+        sigma = self._noise_levels(made, moment)
+        noise = _randn_like(made, moment)
+        noisy = flow.interpolate(made.detach(), noise, sigma)
+        if role == "critic":
+            predicted = self._score(self.trained["critic"], noisy, sigma, batch.words, geometry)
+            return losses.flow_matching(predicted, made.detach(), noise), {}
+        with torch.no_grad():
+            fake = self._score(self.trained["critic"], noisy, sigma, batch.words, geometry)
+            real = self._real_score(noisy, sigma, batch.words, geometry)
+        real_x0 = flow.x0_from_velocity(noisy, real, sigma)
+        fake_x0 = flow.x0_from_velocity(noisy, fake, sigma)
+        return losses.distribution_matching(made, real_x0, fake_x0), {}
+
+    def _rollout(self, batch: LatentBatch, geometry: Geometry, moment: Moment) -> Tensor:
+        known = batch.latents[:, : self.config.known_frames].float()
+        # drawn from the step alone: all processes must exit alike, or the quick ones wait for the slow
+        exit_step = int(np.random.default_rng(moment.step).integers(self.config.student_steps))
+        plan = Plan(levels=self._levels, exit_step=exit_step)
+        student = self.trained["student"]
+        return self_rollout(student, geometry, batch.words, known, self.cache, plan, moment.random)
+
+    def _real_score(
+        self, noisy: Tensor, sigma: Tensor, words: Tensor, geometry: Geometry
+    ) -> Tensor:
+        """With guidance the camera stays in both passes; only the words are left out."""
+        with_words = self._score(self._teacher, noisy, sigma, words, geometry)
+        if self.config.guidance == 1.0:
+            return with_words
+        without = self._score(self._teacher, noisy, sigma, torch.zeros_like(words), geometry)
+        return guided(without, with_words, self.config.guidance)
+
+    def _score(
+        self, network: nn.Module, noisy: Tensor, sigma: Tensor, words: Tensor, geometry: Geometry
+    ) -> Tensor:
+        out: Tensor = network(noisy, sigma, words, geometry, self._kernels)
+        return out
+
+    def _noise_levels(self, made: Tensor, moment: Moment) -> Tensor:
+        """One level per clip, shifted and clamped."""
+        level = flow.shift(_rand((len(made), 1), made, moment), self.config.shift)
+        level = level.clamp(self.config.lowest_level, self.config.highest_level)
+        return level.expand(made.shape[:2])
 
 
 def guided(without: Tensor, with_words: Tensor, guidance: float) -> Tensor:

@@ -16,7 +16,7 @@ from distill.stages import (
     ModelConfig,
     StageConfig,
     build_batches,
-    build_network,
+    build_networks,
     build_objective,
     compile_network,
 )
@@ -53,17 +53,21 @@ def run_stage(
     """
     clips = ClipSet(data)
     torch.manual_seed(stage.seed)
-    network = build_network(stage, model, init).to(processes.device)
-    batches = build_batches(stage, model, clips, processes)
-    out.mkdir(parents=True, exist_ok=True)
-    if stage.compile:
-        compile_network(network)
+    networks = build_networks(stage, model, init, teacher)
+    for network in networks.values():
+        network.to(processes.device)
+        if stage.compile:
+            compile_network(network)
     if processes.device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
-    objective = build_objective(stage, model, processes.wrap(network), teacher)
-    report = Trainer(stage, network, objective, batches, out, processes).run()
+    wrapped = {role: processes.wrap(network) for role, network in networks.items()}
+    objective = build_objective(stage, model, wrapped, teacher)
+    batches = build_batches(stage, model, clips, processes)
+    out.mkdir(parents=True, exist_ok=True)
+    report = Trainer(stage, networks, objective, batches, out, processes).run()
+    network = networks["student"]
     if isinstance(network, Autoencoder):
         _calibrate(network, clips, stage, processes)
     if processes.leads:

@@ -40,11 +40,11 @@ def profile_stage(
     flops = step_flops(stage, model)
     if stage.compile:
         compile_network(network)
-    objective = build_objective(stage, model, network)
+    objective = build_objective(stage, model, {"student": network})
     optimizers = Optimizers(stage.optimizer, network)
     average = ExponentialAverage(network, stage.ema_decay)
     batch = random_batch(stage, model, device)
-    moment = Moment(0.0, torch.Generator(device).manual_seed(0))
+    moment = Moment(0, 0.0, torch.Generator(device).manual_seed(0))
 
     def forward() -> Tensor:
         with _precision(device):

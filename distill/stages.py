@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from distill.clips import ClipSet
 from distill.objectives import (
     Consistency,
     ConsistencyConfig,
+    DistributionMatching,
+    DistributionMatchingConfig,
     FlowMatching,
     FlowMatchingConfig,
     Objective,
@@ -44,8 +47,11 @@ class StageConfig:
     """One stage: `configs/stage/*.yaml`."""
 
     model: Path  # relative to the working directory
-    objective: ReconstructionConfig | FlowMatchingConfig | ConsistencyConfig
+    objective: (
+        ReconstructionConfig | FlowMatchingConfig | ConsistencyConfig | DistributionMatchingConfig
+    )
     optimizer: OptimizerConfig
+    critic_optimizer: OptimizerConfig | None = None  # distribution matching only
     batch_size: int  # clips (or single frames) a step, per process
     frames: int  # frames a clip; 1 for the autoencoder
     steps: int
@@ -58,6 +64,16 @@ class StageConfig:
     attention_block: int = 128  # tokens; how finely a GPU skips what teacher forcing masks out
     resident: bool = False  # autoencoder: keep the frames in GPU memory, spread over the processes
     checkpoint_every_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        if (self.objective.kind == "distribution_matching") != (self.critic_optimizer is not None):
+            raise ValueError("critic_optimizer belongs to distribution_matching, and to it alone")
+
+    def optimizer_of(self, role: str) -> OptimizerConfig:
+        if role == "critic":
+            assert self.critic_optimizer is not None
+            return self.critic_optimizer
+        return self.optimizer
 
     @property
     def network_name(self) -> str:
@@ -89,35 +105,64 @@ def build_network(stage: StageConfig, model: ModelConfig, init: Path | None) -> 
     return network
 
 
+def build_networks(
+    stage: StageConfig, model: ModelConfig, init: Path | None, teacher: Path | None
+) -> dict[str, nn.Module]:
+    """The networks a stage trains, by role; a critic begins as its teacher."""
+    networks = {"student": build_network(stage, model, init)}
+    if isinstance(stage.objective, DistributionMatchingConfig):
+        networks["critic"] = build_network(stage, model, _needed(stage, teacher))
+    return networks
+
+
 def build_objective(
-    stage: StageConfig, model: ModelConfig, network: nn.Module, teacher: Path | None = None
+    stage: StageConfig,
+    model: ModelConfig,
+    networks: Mapping[str, nn.Module],
+    teacher: Path | None = None,
 ) -> Objective:
-    """`network` is on its device, and wrapped for several processes if there are any.
+    """`networks` are on their device, and wrapped for several processes if there are any.
 
     Raises:
         ValueError: if the stage needs a teacher and there is none, or the other way round.
     """
-    device = next(network.parameters()).device
+    student = networks["student"]
+    device = next(student.parameters()).device
     if isinstance(stage.objective, ConsistencyConfig):
-        if teacher is None:
-            raise ValueError("a consistency stage needs --teacher, a run folder of stage 1")
-        frozen, average = (
-            build_network(stage, model, folder).to(device) for folder in (teacher, None)
-        )
-        assert isinstance(frozen, WorldTransformer)
-        assert isinstance(average, WorldTransformer)
-        if stage.compile:
-            compile_network(frozen)
-            compile_network(average)
+        frozen = _frozen(stage, model, _needed(stage, teacher), device)
+        average = _frozen(stage, model, None, device)
         attend = _teacher_forcing(stage, model, device)
-        return Consistency(stage.objective, network, frozen, average, attend)
+        return Consistency(stage.objective, student, frozen, average, attend)
+    if isinstance(stage.objective, DistributionMatchingConfig):
+        frozen = _frozen(stage, model, _needed(stage, teacher), device)
+        critic = networks["critic"]
+        return DistributionMatching(stage.objective, student, critic, frozen, model.cache)
     if teacher is not None:
         raise ValueError(f"a {stage.objective.kind} stage has no use for --teacher")
     if isinstance(stage.objective, ReconstructionConfig):
-        return Reconstruction(stage.objective, network)
+        return Reconstruction(stage.objective, student)
     if stage.objective.history == "full":
-        return FlowMatching(stage.objective, network, attend_all)
-    return FlowMatching(stage.objective, network, _teacher_forcing(stage, model, device))
+        return FlowMatching(stage.objective, student, attend_all)
+    return FlowMatching(stage.objective, student, _teacher_forcing(stage, model, device))
+
+
+def _needed(stage: StageConfig, teacher: Path | None) -> Path:
+    if teacher is None:
+        which = "1" if stage.objective.kind == "consistency" else "0"
+        raise ValueError(
+            f"a {stage.objective.kind} stage needs --teacher, a run folder of stage {which}"
+        )
+    return teacher
+
+
+def _frozen(
+    stage: StageConfig, model: ModelConfig, folder: Path | None, device: torch.device
+) -> WorldTransformer:
+    network = build_network(stage, model, folder).to(device)
+    assert isinstance(network, WorldTransformer)
+    if stage.compile:
+        compile_network(network)
+    return network
 
 
 def _teacher_forcing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ class Trainer:
     """Runs a stage from wherever its folder says it stands."""
 
     stage: StageConfig
-    network: nn.Module  # unwrapped
+    networks: Mapping[str, nn.Module]  # role -> network, unwrapped; what is kept is the student
     objective: Objective
     batches: Batches
     out: Path
@@ -44,12 +45,19 @@ class Trainer:
     def __post_init__(self) -> None:
         self.step = 0
         self.elapsed_s = 0.0  # training time of earlier runs of this stage
-        self.optimizers = Optimizers(self.stage.optimizer, self.network)
+        self.optimizers = {
+            role: Optimizers(self.stage.optimizer_of(role), network)
+            for role, network in self.networks.items()
+        }
         kept_in = self.objective.average_network
         self.average = ExponentialAverage(self.network, self.stage.ema_decay, kept_in)
         self._random = torch.Generator(self.processes.device)
         self._clock = 0.0
         self._history: list[dict[str, float]] = []
+
+    @property
+    def network(self) -> nn.Module:
+        return self.networks["student"]
 
     def run(self) -> dict[str, Any]:
         """Train to the end of the stage; returns its report. Weights are left at their average.
@@ -99,19 +107,22 @@ class Trainer:
         # the generator is seeded per step, so a resumed run draws the noise it would have drawn
         nth_step = self.stage.seed * 1_000_003 + self.step
         self._random.manual_seed(nth_step * 512 + self.processes.rank)
-        moment = Moment(progress, self._random)
-        for role in self.objective.due(self.step):
+        moment = Moment(self.step, progress, self._random)
+        due = self.objective.due(self.step)
+        for role in due:
             with self._precision():
                 loss, metrics = self.objective.loss(role, batch, moment)
             loss.backward()
-            norm = self.optimizers.clip()
+            norm = self.optimizers[role].clip()
             finite = losses.is_finite(loss, norm)
             if finite.device.type == "cuda":
                 torch._assert_async(finite)  # stops before the update, without waiting for the GPU
             elif not finite:
                 raise NotFiniteError(f"step {self.step}: the loss or its gradient is not finite")
-            self.optimizers.step(self.stage.optimizer.factor(self.step, progress))
-        self.average.update()
+            factor = self.stage.optimizer_of(role).factor(self.step, progress)
+            self.optimizers[role].step(factor)
+        if "student" in due:
+            self.average.update()
         if self.step % LOG_EVERY == 0:
             self._log(loss, norm, metrics, progress, bar)
 
@@ -153,10 +164,10 @@ class Trainer:
                     "stage": strict.to_plain(self.stage),
                     "step": self.step,
                     "elapsed_s": self.elapsed_s + seconds,
-                    "network": self.network.state_dict(),
+                    "networks": _states(self.networks),
                     "average": self.average.weights,
                     "average_updates": self.average.updates,
-                    "optimizers": self.optimizers.state_dict(),
+                    "optimizers": _states(self.optimizers),
                 },
             )
         self.processes.wait()
@@ -173,9 +184,10 @@ class Trainer:
                 f" {', '.join(changed)}); choose another folder"
             )
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
-        self.network.load_state_dict(state["network"])
+        for role, network in self.networks.items():
+            network.load_state_dict(state["networks"][role])
+            self.optimizers[role].load_state_dict(state["optimizers"][role])
         self.average.load(state["average"], state["average_updates"])
-        self.optimizers.load_state_dict(state["optimizers"])
 
     def _report(self, seconds: float) -> dict[str, Any]:
         units = self.step * self.stage.batch_size * self.processes.count
@@ -190,6 +202,10 @@ class Trainer:
             "peak_memory_gib": _peak_memory_gib(self.processes.device),
             "last": self._history[-1] if self._history else {},
         }
+
+
+def _states(parts: Mapping[str, Any]) -> dict[str, Any]:
+    return {role: part.state_dict() for role, part in parts.items()}
 
 
 def _device_name(device: torch.device) -> str:

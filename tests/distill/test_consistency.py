@@ -41,7 +41,7 @@ def _batch(frames: int = 4) -> LatentBatch:
 
 
 def _moment(seed: int) -> Moment:
-    return Moment(0.0, torch.Generator().manual_seed(seed))
+    return Moment(0, 0.0, torch.Generator().manual_seed(seed))
 
 
 def _objective(network: WorldTransformer, teacher: WorldTransformer) -> Consistency:
