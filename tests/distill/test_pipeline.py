@@ -1,4 +1,4 @@
-"""The whole way at nano size: render, autoencoder, stage 0, stage 1, export, sample, measure, play."""
+"""The whole way at nano size: render, autoencoder, stages 0 to 3, export, sample, measure, play."""
 
 from __future__ import annotations
 
@@ -34,7 +34,12 @@ def test_nano_goes_from_nothing_to_a_world_that_plays(tmp_path: Path) -> None:
     distill(
         "train", f"{stage}/1.yaml", "--data", "RUN/latents", "--init", "RUN/0", "--out", "RUN/1"
     )
-    parts = ("--autoencoder", "RUN/ae", "--transformer", "RUN/1")
+    latents = ("--data", "RUN/latents")
+    distil = ("train", f"{stage}/2-causal-cd.yaml", *latents, "--init", "RUN/1")
+    distill(*distil, "--teacher", "RUN/1", "--out", "RUN/2")
+    match = ("train", f"{stage}/3.yaml", *latents, "--init", "RUN/2")
+    distill(*match, "--teacher", "RUN/0", "--out", "RUN/3")
+    parts = ("--autoencoder", "RUN/ae", "--transformer", "RUN/3")
     distill("export", "configs/export/nano.yaml", *parts, "--out", "RUN/model")
     distill(
         "sample", "RUN/model", "--data", "RUN/clips", "--out", "RUN/sheet.png",
