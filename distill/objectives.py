@@ -6,7 +6,7 @@ training loop serves them all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -275,14 +275,11 @@ class Consistency:
     def _teacher_velocity(
         self, context: Tensor, noisy: Tensor, sigma: Tensor, words: Tensor, geometry: Geometry
     ) -> Tensor:
-        """With guidance the camera stays in both passes; only the words are left out."""
-        inputs = (context, noisy, sigma)
-        with_words = teacher_forced(self._teacher, *inputs, words, geometry, self._kernels)
-        if self.config.guidance == 1.0:
-            return with_words
-        nothing = torch.zeros_like(words)
-        without = teacher_forced(self._teacher, *inputs, nothing, geometry, self._kernels)
-        return guided(without, with_words, self.config.guidance)
+        def velocity(asked: Tensor) -> Tensor:
+            inputs = (context, noisy, sigma, asked, geometry)
+            return teacher_forced(self._teacher, *inputs, self._kernels)
+
+        return guided_by_words(velocity, words, self.config.guidance)
 
 
 class DistributionMatching:
@@ -326,7 +323,11 @@ class DistributionMatching:
             return losses.flow_matching(predicted, made.detach(), noise), {}
         with torch.no_grad():
             fake = self._score(self.trained["critic"], noisy, sigma, batch.words, geometry)
-            real = self._real_score(noisy, sigma, batch.words, geometry)
+            real = guided_by_words(
+                lambda words: self._score(self._teacher, noisy, sigma, words, geometry),
+                batch.words,
+                self.config.guidance,
+            )
         real_x0 = flow.x0_from_velocity(noisy, real, sigma)
         fake_x0 = flow.x0_from_velocity(noisy, fake, sigma)
         return losses.distribution_matching(made, real_x0, fake_x0), {}
@@ -338,16 +339,6 @@ class DistributionMatching:
         plan = Plan(levels=self._levels, exit_step=exit_step)
         student = self.trained["student"]
         return self_rollout(student, geometry, batch.words, known, self.cache, plan, moment.random)
-
-    def _real_score(
-        self, noisy: Tensor, sigma: Tensor, words: Tensor, geometry: Geometry
-    ) -> Tensor:
-        """With guidance the camera stays in both passes; only the words are left out."""
-        with_words = self._score(self._teacher, noisy, sigma, words, geometry)
-        if self.config.guidance == 1.0:
-            return with_words
-        without = self._score(self._teacher, noisy, sigma, torch.zeros_like(words), geometry)
-        return guided(without, with_words, self.config.guidance)
 
     def _score(
         self, network: nn.Module, noisy: Tensor, sigma: Tensor, words: Tensor, geometry: Geometry
@@ -365,6 +356,14 @@ class DistributionMatching:
 def guided(without: Tensor, with_words: Tensor, guidance: float) -> Tensor:
     """Classifier-free guidance (arXiv 2207.12598): 0 gives the first, 1 the second."""
     return without + guidance * (with_words - without)
+
+
+def guided_by_words(velocity: Callable[[Tensor], Tensor], words: Tensor, guidance: float) -> Tensor:
+    """`velocity(words)` with guidance. The camera stays in both passes; only the words are left out."""
+    with_words = velocity(words)
+    if guidance == 1.0:
+        return with_words
+    return guided(velocity(torch.zeros_like(words)), with_words, guidance)
 
 
 def teacher_forced(

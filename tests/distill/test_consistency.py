@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distill.batches import LatentBatch
-from distill.objectives import Consistency, ConsistencyConfig, Moment, guided
+from distill.objectives import Consistency, ConsistencyConfig, Moment, guided, guided_by_words
 from tests.worldmodel import tiny
 from worldmodel import flow
 from worldmodel.attention import TeacherForcing
@@ -95,6 +95,19 @@ def test_guidance_of_one_is_the_conditional_and_of_zero_the_unconditional() -> N
     without, with_words = torch.randn(3), torch.randn(3)
     torch.testing.assert_close(guided(without, with_words, 1.0), with_words)
     torch.testing.assert_close(guided(without, with_words, 0.0), without)
+
+
+def test_without_guidance_the_teacher_is_asked_once() -> None:
+    asked: list[float] = []
+
+    def velocity(words: Tensor) -> Tensor:
+        asked.append(float(words.sum()))
+        return words
+
+    assert torch.equal(guided_by_words(velocity, torch.ones(2), 1.0), torch.ones(2))
+    assert asked == [2.0]
+    assert torch.equal(guided_by_words(velocity, torch.ones(2), 3.0), torch.full((2,), 3.0))
+    assert asked == [2.0, 2.0, 0.0]
 
 
 @pytest.mark.parametrize("solver", ["euler", "consistency"])
