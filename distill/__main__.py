@@ -33,6 +33,11 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_making(command)
     _add_measuring(command)
+    starts = command("starts", _starts, "render start frames from a table of places")
+    starts.add_argument("--table", type=Path, default=Path("configs/data/starts.yaml"))
+    starts.add_argument("--overwrite", action="store_true")
+    starts.add_argument("--out", type=Path, required=True, help="a folder of PNGs")
+
     profile = command("profile", _profile, "how fast a stage trains here, on random data")
     profile.add_argument("config", type=Path)
     profile.add_argument("overrides", nargs="*", help="key.path=value")
@@ -233,6 +238,14 @@ def _profile(arguments: argparse.Namespace) -> None:
     result = profile_stage(stage, model, device, steps=steps, kernels=kernels)
     lines = result.pop("kernels", [])
     print("\n".join([json.dumps(result, indent=1), *lines]))
+
+
+def _starts(arguments: argparse.Namespace) -> None:
+    from distill.render import write_starts
+    from distill.scenes.renderer import Renderer
+
+    _refuse_to_overwrite(arguments)
+    write_starts(arguments.table, arguments.out, Renderer())
 
 
 def _numbers(text: str, flag: str) -> list[int]:

@@ -37,9 +37,6 @@ class LatentBatch:
     words: Tensor  # float32 [b v]
 
 
-Batch = FrameBatch | LatentBatch
-
-
 class Batches(Protocol):
     def at(self, step: int) -> Any: ...
 

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from worldmodel import flow
+
 
 def flow_matching(predicted_velocity: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
     """Mean squared error to eps - x0 (arXiv 2210.02747), all [b f p c]."""
-    return functional.mse_loss(predicted_velocity.float(), noise - x0)
+    return functional.mse_loss(predicted_velocity.float(), flow.velocity(x0, noise))
 
 
 def distribution_matching(made: Tensor, real_x0: Tensor, fake_x0: Tensor) -> Tensor:

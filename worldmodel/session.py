@@ -10,7 +10,6 @@ zero. Nothing grows and no position loses precision, however far one walks.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -389,10 +388,3 @@ def _exactly_one(cameras: Sequence[Camera]) -> Sequence[Camera]:
     if len(cameras) != 1:
         raise ValueError(f"this model takes 1 camera per step, got {len(cameras)}")
     return cameras
-
-
-def describe(session: WorldSession) -> str:
-    """One line for logs and reports."""
-    rollout = session.playable.rollout
-    facts = {"model": session.playable.name, "device": str(session.device), "steps": rollout.steps}
-    return json.dumps(facts | {"dtype": str(session.dtype).removeprefix("torch.")})
