@@ -109,6 +109,7 @@ class Trainer:
         self._random.manual_seed(nth_step * 512 + self.processes.rank)
         moment = Moment(self.step, progress, self._random)
         due = self.objective.due(self.step)
+        measured: dict[str, Tensor] = {}
         for role in due:
             with self._precision():
                 loss, metrics = self.objective.loss(role, batch, moment)
@@ -121,10 +122,13 @@ class Trainer:
                 raise NotFiniteError(f"step {self.step}: the loss or its gradient is not finite")
             factor = self.stage.optimizer_of(role).factor(self.step, progress)
             self.optimizers[role].step(factor)
+            prefix = "" if role == "student" else f"{role}_"
+            values = {"loss": loss.detach(), "gradient_norm": norm, **metrics}
+            measured |= {prefix + name: value for name, value in values.items()}
         if "student" in due:
             self.average.update()
         if self.step % LOG_EVERY == 0:
-            self._log(loss, norm, metrics, progress, bar)
+            self._log(measured, progress, bar)
 
     def _precision(self) -> Any:
         if self.processes.device.type == "cuda":
@@ -136,18 +140,11 @@ class Trainer:
             torch.cuda.set_device(self.processes.device)  # reading threads start on the first GPU
         return to_device(batch, self.processes.device)
 
-    def _log(
-        self,
-        loss: Tensor,
-        norm: Tensor,
-        metrics: dict[str, Tensor],
-        progress: float,
-        bar: tqdm[Any],
-    ) -> None:
-        row = {"step": float(self.step), "progress": progress, "loss": loss.item()}
-        row |= {"gradient_norm": float(norm)} | {name: v.item() for name, v in metrics.items()}
+    def _log(self, measured: dict[str, Tensor], progress: float, bar: tqdm[Any]) -> None:
+        values = {name: float(value) for name, value in measured.items()}
+        row = {"step": float(self.step), "progress": progress} | values
         self._history.append(row)
-        bar.set_postfix({name: f"{row[name]:.4g}" for name in ("loss", *metrics)})
+        bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
         if self.processes.leads:
             with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")

@@ -112,6 +112,12 @@ def test_training_stops_before_an_update_that_is_not_finite(tmp_path: Path) -> N
         assert torch.equal(old, new)
 
 
+def test_the_log_tells_the_roles_apart(tmp_path: Path) -> None:
+    data = _data("nano/3", tmp_path)
+    report = _trainer("nano/3", data, tmp_path / "run", "steps=1").run()
+    assert {"loss", "gradient_norm", "critic_loss", "critic_gradient_norm"} <= set(report["last"])
+
+
 def test_a_time_budget_ends_a_stage_on_schedule(tmp_path: Path) -> None:
     data = _data("nano/0", tmp_path)
     overrides = ["steps=100000", "time_budget_s=1.0"]
