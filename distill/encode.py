@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,15 @@ def encode_clips(
     out.mkdir(parents=True, exist_ok=True)
     network = autoencoder.eval().requires_grad_(False).to(processes.device)
     mine = clips.shards[processes.rank :: processes.count]
-    for shard in tqdm(mine, unit="shard", disable=not processes.leads, desc="encode"):
-        path = out / shard.path.name
-        if not path.is_file():
-            _encode_shard(shard, network, path, processes.device, batch)
+    missing = [shard for shard in mine if not (out / shard.path.name).is_file()]
+
+    def work(shard: Shard) -> None:
+        _encode_shard(shard, network, out / shard.path.name, processes.device, batch)
+
+    # a GPU waits for reading and copying unless several shards are under way
+    with ThreadPoolExecutor(4 if processes.device.type == "cuda" else 1) as pool:
+        done = pool.map(work, missing)
+        list(tqdm(done, "encode", len(missing), disable=not processes.leads, unit="shard"))
     processes.wait()
     if processes.leads:
         manifest = clips.manifest

@@ -1,4 +1,4 @@
-"""Muon for the matrices inside the blocks, AdamW for everything else, EMA, and the schedule.
+"""Muon for matrices and convolution kernels, AdamW for everything else, EMA, and the schedule.
 
 torch.optim.Muon updates one matrix after another, hundreds of small kernels a step. Here all matrices
 of one shape are orthogonalised in one batch.
@@ -37,6 +37,7 @@ class OptimizerConfig:
 class Muon(torch.optim.Optimizer):
     """Momentum whose matrix updates are made orthogonal by Newton-Schulz iterations.
 
+    A convolution's kernel [out in h w] is taken as the matrix [out, in h w].
     Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024); the
     update is scaled to AdamW's size (0.2 sqrt(max(rows, columns))) as in arXiv 2502.16982.
     """
@@ -69,10 +70,11 @@ class Muon(torch.optim.Optimizer):
         gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
         buffers = [self._buffer(p) for p in parameters]
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
-        nesterov = torch.stack(torch._foreach_lerp(gradients, buffers, momentum))
+        nesterov = torch.stack(torch._foreach_lerp(gradients, buffers, momentum)).flatten(2)
         update = orthogonalise(nesterov) * (0.2 * math.sqrt(max(nesterov.shape[-2:])))
         torch._foreach_mul_(parameters, 1 - lr * weight_decay)
-        torch._foreach_add_(parameters, list(update.unbind(0)), alpha=-lr)
+        steps = [one.view_as(p) for one, p in zip(update, parameters, strict=True)]
+        torch._foreach_add_(parameters, steps, alpha=-lr)
 
     def _buffer(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
@@ -90,7 +92,8 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+        even = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        x = torch.baddbmm(x, even, x, beta=3.4445)
     return (x if wide else x.mT).to(matrices.dtype)
 
 

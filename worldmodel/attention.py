@@ -17,6 +17,19 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from worldmodel.kv_cache import CacheConfig, KVCache
 
+# Tiles of the fused kernel and its backward pass, measured on an H100 (docs/results/training-log.md).
+TILES = {
+    "fwd_BLOCK_M": 64,
+    "fwd_BLOCK_N": 64,
+    "fwd_num_warps": 4,
+    "bwd_BLOCK_M1": 64,
+    "bwd_BLOCK_N1": 64,
+    "bwd_BLOCK_M2": 64,
+    "bwd_BLOCK_N2": 64,
+    "bwd_num_warps": 4,
+    "bwd_num_stages": 3,
+}
+
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 Mix = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -69,7 +82,9 @@ class TeacherForcing:
         queries, keys, values = _sequence(q), _sequence(k), _sequence(v)
         if isinstance(self.mask, Tensor):
             return _frames(_dense(queries, keys, values, self.mask), q)
-        mixed: Any = flex_attention(queries, keys, values, block_mask=self.mask, enable_gqa=True)
+        mixed: Any = flex_attention(
+            queries, keys, values, block_mask=self.mask, enable_gqa=True, kernel_options=TILES
+        )
         return _frames(mixed, q)
 
 

@@ -143,6 +143,10 @@ class Autoencoder(nn.Module):
         frames: Tensor = self.decoder(grid.to(dtype, memory_format=torch.channels_last))
         return frames.float()
 
+    def parameters_for_muon(self) -> list[nn.Parameter]:
+        """The 3x3 kernels; everything else is better served by AdamW."""
+        return [p for p in self.parameters() if p.ndim == 4 and p.shape[-1] == 3]
+
     def _encode(self, frames: Tensor) -> Tensor:
         dtype = next(self.encoder.parameters()).dtype
         x = frames.to(dtype, memory_format=torch.channels_last)

@@ -7,7 +7,7 @@ import torch
 
 from distill import losses
 from distill.metrics import gradient_energy, psnr_db
-from distill.optimizers import OptimizerConfig, orthogonalise
+from distill.optimizers import Muon, OptimizerConfig, orthogonalise
 from worldmodel import flow
 
 
@@ -84,3 +84,14 @@ def test_the_learning_rate_warms_up_holds_and_falls() -> None:
 def test_what_is_not_finite_is_seen() -> None:
     assert losses.is_finite(torch.ones(3), torch.zeros(1))
     assert not losses.is_finite(torch.ones(3), torch.tensor(float("nan")))
+
+
+def test_muon_takes_a_convolution_kernel_as_one_matrix() -> None:
+    torch.manual_seed(0)
+    kernel = torch.nn.Parameter(torch.randn(8, 2, 3, 3).to(memory_format=torch.channels_last))
+    before = kernel.detach().clone()
+    kernel.grad = torch.randn_like(kernel)
+    Muon([kernel], lr=0.1, weight_decay=0.0).step()
+    moved = (before - kernel.detach()).flatten(1) / (0.1 * 0.2 * 18**0.5)
+    values = torch.linalg.svdvals(moved)
+    assert 0.6 < values.min() and values.max() < 1.3
