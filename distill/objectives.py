@@ -22,6 +22,7 @@ from worldmodel import flow
 from worldmodel.attention import Attend, attend_all
 from worldmodel.autoencoder import frames_to_float
 from worldmodel.kv_cache import CacheConfig
+from worldmodel.sampler import Commit
 from worldmodel.transformer import Geometry, WorldTransformer
 
 Metrics = dict[str, Tensor]
@@ -97,16 +98,26 @@ class DistributionMatchingConfig:
 
     kind: Literal["distribution_matching"]
     student_steps: int  # denoising steps of the student
+    first_frame_steps: int = 4  # of a frame that begins a world without a picture
     shift: float  # of the student's steps and of the noise levels at which scores are compared
-    known_frames: int  # true frames every rollout begins with
+    known_frames: int  # true frames a rollout begins with; 0: it begins with the student's own
+    invented_share: float = 0.0  # share of rollouts that begin with no true frame all the same
+    block_frames: int = 1  # frames that are made together
+    commit: Commit = "clean"  # who writes the memory; "own": the last denoising step, as in play
     critic_updates: int  # of the fake score, for each update of the student
     guidance: float = 1.0  # of the real score, over its prediction without words; 1: none
     lowest_level: float = 0.02
     highest_level: float = 0.98
 
     def __post_init__(self) -> None:
-        if min(self.student_steps, self.critic_updates) < 1 or self.known_frames < 1:
-            raise ValueError("student_steps, critic_updates and known_frames must be at least 1")
+        for name in ("student_steps", "first_frame_steps", "block_frames", "critic_updates"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.known_frames < 0 or not 0.0 <= self.invented_share <= 1.0:
+            raise ValueError(
+                "known_frames must not be negative and invented_share must lie in [0, 1], got"
+                f" {self.known_frames} and {self.invented_share}"
+            )
         if not 0.0 < self.lowest_level < self.highest_level < 1.0:
             raise ValueError(
                 f"noise levels must rise inside (0, 1), got {self.lowest_level}"
@@ -307,6 +318,7 @@ class DistributionMatching:
         self._teacher = teacher.requires_grad_(False)
         self._kernels: list[Attend] = [attend_all] * self._plain.config.layers
         self._levels = flow.schedule(config.student_steps, config.shift).tolist()
+        self._first_levels = flow.schedule(config.first_frame_steps, config.shift).tolist()
 
     def due(self, step: int) -> Sequence[str]:
         return ("critic",) if step % self.config.critic_updates else ("student", "critic")
@@ -333,10 +345,19 @@ class DistributionMatching:
         return losses.distribution_matching(made, real_x0, fake_x0), {}
 
     def _rollout(self, batch: LatentBatch, geometry: Geometry, moment: Moment) -> Tensor:
-        known = batch.latents[:, : self.config.known_frames].float()
+        config = self.config
         # drawn from the step alone: all processes must exit alike, or the quick ones wait for the slow
-        exit_step = int(np.random.default_rng(moment.step).integers(self.config.student_steps))
-        plan = Plan(levels=self._levels, exit_step=exit_step)
+        random = np.random.default_rng(moment.step)
+        plan = Plan(
+            levels=self._levels,
+            exit_step=int(random.integers(config.student_steps)),
+            first_levels=self._first_levels,
+            first_exit_step=int(random.integers(config.first_frame_steps)),
+            commit=config.commit,
+            block_frames=config.block_frames,
+        )
+        known_frames = 0 if random.random() < config.invented_share else config.known_frames
+        known = batch.latents[:, :known_frames].float()
         student = self.trained["student"]
         return self_rollout(student, geometry, batch.words, known, self.cache, plan, moment.random)
 

@@ -39,11 +39,13 @@ def rollout(
     how: RolloutConfig,
     seed: int,
 ) -> Tensor:
-    """Continue `context` [b f0 p c] (true latents) to the length of `views`: latents [b f p c]."""
+    """Continue `context` [b f0 p c] (true latents; f0 may be 0) to the length of `views`: [b f p c]."""
     device, (b, known) = context.device, context.shape[:2]
     sampler = Sampler(transformer, autoencoder, _cache(transformer, cache_config, b, device))
     noise = torch.Generator(device).manual_seed(seed)
     levels = flow.schedule(how.steps, how.shift).tolist()
+    first_levels = flow.schedule(how.first_frame_steps, how.shift).tolist()
+    shape = (b, 1, *context.shape[2:])
     anchor = views.cameras[:, 0].double()
     frames, since = [], 0
     for index in range(views.cameras.shape[1]):
@@ -58,14 +60,17 @@ def rollout(
             return sampler.denoise(latent, level, lower, views.words, *at)
 
         def fresh_noise() -> Tensor:
-            return torch.randn(context[:, :1].shape, generator=noise, device=device)
+            return torch.randn(shape, generator=noise, device=device)
 
+        slot = torch.tensor([cache_config.slot(index)], device=device)
         if index < known:
             latent = context[:, index : index + 1]
         else:
-            latent = sample(denoise, fresh_noise, levels, how.solver)
-        slot = torch.tensor([cache_config.slot(index)], device=device)
-        sampler.commit(latent, torch.zeros(b, 1, device=device), slot, views.words, *places)
+            latent = sample(denoise, fresh_noise, levels if index else first_levels, how.solver)
+        if index >= known and how.commit == "own":
+            sampler.commit_own(slot)
+        else:
+            sampler.commit(latent, torch.zeros(b, 1, device=device), slot, views.words, *places)
         frames.append(latent)
         since += 1
     return torch.cat(frames, dim=1)

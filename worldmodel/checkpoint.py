@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from worldmodel import config as strict
 from worldmodel.autoencoder import Autoencoder, AutoencoderConfig
 from worldmodel.kv_cache import CacheConfig
-from worldmodel.sampler import Solver
+from worldmodel.sampler import Commit, Solver
 from worldmodel.transformer import TransformerConfig, WorldTransformer
 from worldmodel.types import Intrinsics, MotionLimits
 
@@ -41,6 +41,7 @@ class RolloutConfig:
     first_frame_steps: int  # for a world that starts without a picture
     shift: float
     solver: Solver = "euler"  # "consistency" for models distilled to jump to the end of the path
+    commit: Commit = "clean"  # "own" for models trained to remember their last denoising step
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.first_frame_steps < 1:

@@ -92,6 +92,12 @@ class KVCache:
         self.all_keys[layer, :, :, remembered:].copy_(keys)
         self.all_values[layer, :, :, remembered:].copy_(values)
 
+    def keep_own(self, slot: Tensor) -> None:
+        """Put what `write_own` wrote last, of all layers, into `slot`."""
+        tokens, remembered = slot * self.tokens_per_frame + self._token, self.keys.shape[3]
+        self.keys.index_copy_(3, tokens, self.all_keys[..., remembered:, :])
+        self.values.index_copy_(3, tokens, self.all_values[..., remembered:, :])
+
     def mark_filled(self, slot: Tensor) -> None:
         """Make `slot` (and all before it) valid; called before the layers of a commit run."""
         self.filled.copy_(torch.maximum(self.filled, slot + 1))

@@ -22,6 +22,7 @@ from worldmodel.kv_cache import KVCache
 from worldmodel.transformer import EagerPlaces, Geometry, WorldTransformer
 
 Solver = Literal["euler", "consistency"]
+Commit = Literal["clean", "own"]  # who writes a frame's memory: a pass of its own, or its last step
 
 
 def sample(
@@ -93,6 +94,15 @@ class Sampler:
         places = EagerPlaces(Geometry(matrix, inverse, cos, sin))
         k, v = self.transformer.last_keys_values(latent, sigma, words, places, kernels)
         last.write(k, v)
+        return self.cache.filled
+
+    def commit_own(self, slot: Tensor) -> Tensor:
+        """Write what the last `denoise` computed of its frame into `slot`: no pass of the network.
+
+        For models that were trained with it. Returns `cache.filled`.
+        """
+        self.cache.mark_filled(slot)
+        self.cache.keep_own(slot)
         return self.cache.filled
 
     def decode(self, latent: Tensor) -> Tensor:

@@ -53,6 +53,7 @@ class _Pending:
     latent: Tensor
     places: tuple[Tensor, ...]
     slot: int
+    own: bool  # its last denoising step has what memory needs; else it is committed clean
 
 
 class WorldSession:
@@ -97,6 +98,7 @@ class WorldSession:
         self._sampler = sampler = Sampler(self._transformer, self._autoencoder, self._cache, mix)
         self._denoise: TensorFunction = sampler.denoise
         self._commit: TensorFunction = sampler.commit
+        self._commit_own: TensorFunction = sampler.commit_own
         self._decode: TensorFunction = sampler.decode
         self._begin(np.eye(4), "")
         if capture if capture is not None else device.type == "cuda":
@@ -152,7 +154,7 @@ class WorldSession:
             latent = self._sample(places, steps)
         else:
             latent = self._encode(start.image)
-        return self._show(latent, places, camera)[0]
+        return self._show(latent, places, camera, sampled=start.image is None)[0]
 
     @_gpu_memory_for("a frame")
     @torch.inference_mode()
@@ -172,7 +174,7 @@ class WorldSession:
         self._move_anchor_if_far(camera.camera_from_world)
         places = self._places(camera)
         latent = self._sample(places, self.playable.rollout.steps)
-        return self._show(latent, places, camera)
+        return self._show(latent, places, camera, sampled=True)
 
     @_gpu_memory_for("a frame")
     @torch.inference_mode()
@@ -180,10 +182,13 @@ class WorldSession:
         """Commit the shown frame to memory: work that may wait until the frame is on the screen."""
         if self._pending is None:
             return
-        latent, places, slot = self._pending.latent, self._pending.places, self._pending.slot
-        slot_tensor = torch.tensor([slot], device=self.device)
-        self._commit(latent, self._level(0.0), slot_tensor, self._words, *places)
-        self._pending = None
+        pending, self._pending = self._pending, None
+        slot = torch.tensor([pending.slot], device=self.device)
+        if pending.own:
+            self._commit_own(slot)
+        else:
+            inputs = (pending.latent, self._level(0.0), slot, self._words, *pending.places)
+            self._commit(*inputs)
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that decides the next frames."""
@@ -272,9 +277,10 @@ class WorldSession:
         return latent.clone()  # a captured graph owns its output and overwrites it
 
     def _show(
-        self, latent: Tensor, places: tuple[Tensor, ...], camera: Camera
+        self, latent: Tensor, places: tuple[Tensor, ...], camera: Camera, *, sampled: bool
     ) -> NDArray[np.uint8]:
-        self._pending = _Pending(latent, places, self.playable.cache.slot(self._frame))
+        own = sampled and self.playable.rollout.commit == "own"
+        self._pending = _Pending(latent, places, self.playable.cache.slot(self._frame), own)
         self._frame += 1
         self._time += 1
         self._shown = self._decode(latent).cpu().numpy()
@@ -311,6 +317,7 @@ class WorldSession:
         words = self._words
         self._denoise = CudaGraph(self._denoise, (latent, level, level, words, *places))
         self._commit = CudaGraph(self._commit, (latent, level, slot, words, *places))
+        self._commit_own = CudaGraph(self._commit_own, (slot,))
         self._decode = CudaGraph(self._decode, (latent,))
         self._cache.reset()
 

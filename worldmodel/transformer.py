@@ -87,7 +87,11 @@ class Geometry:
 
     def frame(self, index: int) -> Geometry:
         """The place of one frame of the batch."""
-        return Geometry(*(x[:, index : index + 1] for x in self.tensors()))
+        return self.frames(index, index + 1)
+
+    def frames(self, start: int, stop: int) -> Geometry:
+        """The places of some frames of the batch."""
+        return Geometry(*(x[:, start:stop] for x in self.tensors()))
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.matrix, self.inverse, self.cos, self.sin
