@@ -258,10 +258,12 @@ class Consistency:
     ) -> tuple[Tensor, Metrics]:
         x0, words = batch.latents.float(), batch.words
         geometry = self._plain.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
-        index = int(
-            torch.randint(self.config.grid_steps, (1,), generator=moment.random, device=x0.device)
+        # a pair of levels for every frame: it sees clean frames only, so they need not agree
+        shape = tuple(x0.shape[:2])
+        index = torch.randint(
+            self.config.grid_steps, shape, generator=moment.random, device=x0.device
         )
-        sigma, lower = (self._grid[i].expand(x0.shape[:2]) for i in (index, index + 1))
+        sigma, lower = self._grid[index], self._grid[index + 1]
         noisy = flow.interpolate(x0, _randn_like(x0, moment), sigma)
         with torch.no_grad():
             velocity = self._teacher_velocity(x0, noisy, sigma, words, geometry)
