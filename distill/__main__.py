@@ -1,4 +1,4 @@
-"""Command line: `python -m distill render|train|encode|export|evaluate|sample ...`."""
+"""Command line: `python -m distill render|train|encode|trajectories|export|evaluate|sample ...`."""
 
 from __future__ import annotations
 
@@ -79,6 +79,16 @@ def _add_making(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> 
     encode.add_argument("--autoencoder", type=Path, required=True, help="run folder")
     encode.add_argument("--out", type=Path, required=True)
     encode.add_argument("--device")
+
+    paths = command("trajectories", _trajectories, "store a teacher's paths, for ODE distillation")
+    paths.add_argument("config", type=Path, help="configs/trajectories/*.yaml")
+    paths.add_argument("overrides", nargs="*", help="key.path=value")
+    paths.add_argument("--data", type=Path, required=True, help="a clip folder of latents")
+    paths.add_argument("--teacher", type=Path, required=True, help="run folder")
+    paths.add_argument(
+        "--out", type=Path, required=True, help="a clip folder; resumed if it exists"
+    )
+    paths.add_argument("--device")
 
     export = command("export", _export, "join an autoencoder and a transformer to a playable model")
     export.add_argument("config", type=Path, help="configs/export/*.yaml")
@@ -163,6 +173,21 @@ def _encode(arguments: argparse.Namespace) -> None:
     clips, autoencoder = ClipSet(arguments.data), load_autoencoder(arguments.autoencoder)
     with join(arguments.device) as processes:
         encode_clips(clips, autoencoder, arguments.out, processes)
+
+
+def _trajectories(arguments: argparse.Namespace) -> None:
+    from distill.processes import join
+    from distill.run import run_trajectories
+    from distill.trajectories import TrajectoriesConfig
+    from worldmodel import config as strict
+
+    config = strict.load(arguments.config, TrajectoriesConfig, arguments.overrides)
+    with join(arguments.device) as processes:
+        facts = run_trajectories(
+            config, arguments.data, arguments.teacher, arguments.out, processes
+        )
+        if processes.leads:
+            print(json.dumps({key: facts[key] for key in ("seconds", "extra_bytes")}))
 
 
 def _export(arguments: argparse.Namespace) -> None:

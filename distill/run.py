@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from distill import lineage
 from distill.batches import FrameBatches
 from distill.clips import ClipSet
 from distill.evaluate import Model
@@ -21,6 +22,7 @@ from distill.stages import (
     compile_network,
 )
 from distill.trainer import Trainer
+from distill.trajectories import TrajectoriesConfig, write_trajectories
 from worldmodel import config as strict
 from worldmodel.autoencoder import Autoencoder, AutoencoderConfig, frames_to_float
 from worldmodel.checkpoint import (
@@ -52,6 +54,7 @@ def run_stage(
         ValueError: if the data, the initial weights or the run folder do not fit the stage.
     """
     clips = ClipSet(data)
+    lineage.check(stage.objective, init, teacher)
     torch.manual_seed(stage.seed)
     networks = build_networks(stage, model, init, teacher)
     for network in networks.values():
@@ -78,6 +81,24 @@ def run_stage(
     return report
 
 
+def run_trajectories(
+    config: TrajectoriesConfig, data: Path, teacher: Path, out: Path, processes: Processes
+) -> dict[str, Any]:
+    """Store the paths of a teacher in clip folder `out`; returns what they cost.
+
+    Raises:
+        ValueError: if the data, the teacher or the folder do not fit the configuration.
+    """
+    clips = ClipSet(data)
+    direction: lineage.Direction = "causal" if config.history == "clean" else "bidirectional"
+    lineage.check_direction(teacher, direction, "--teacher")
+    model = strict.load(config.model, ModelConfig)
+    network = load_transformer(teacher)
+    if network.config != model.transformer:
+        raise ValueError(f"--teacher {teacher}: its transformer is not that of {config.model}")
+    return write_trajectories(config, clips, network, model.cache, out, processes)
+
+
 def _calibrate(
     network: Autoencoder, clips: ClipSet, stage: StageConfig, processes: Processes
 ) -> None:
@@ -97,13 +118,18 @@ def load_autoencoder(folder: Path) -> Autoencoder:
     return network.eval()
 
 
+def load_transformer(folder: Path) -> WorldTransformer:
+    """The transformer of a run or model folder, float32 on the CPU."""
+    config, weights = load_tensors(folder, "transformer", TransformerConfig)
+    network = WorldTransformer(config)
+    assign(network, weights, str(folder))
+    return network.eval()
+
+
 def export(config_path: Path, autoencoder: Path, transformer: Path, out: Path) -> None:
     """Write a playable model folder from two run folders."""
     playable = strict.load(config_path, PlayableConfig)
-    network_config, weights = load_tensors(transformer, "transformer", TransformerConfig)
-    network = WorldTransformer(network_config)
-    assign(network, weights, str(transformer))
-    save_model(out, playable, load_autoencoder(autoencoder), network)
+    save_model(out, playable, load_autoencoder(autoencoder), load_transformer(transformer))
 
 
 def load_for_evaluation(folder: Path, device_name: str | None) -> Model:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from distill.clips import ClipSet
+from distill.lineage import teacher_of
 from distill.objectives import Moment
 from distill.processes import Processes
 from distill.stages import build_batches, build_network, build_objective, load_stage
@@ -18,7 +19,8 @@ from tests.worldmodel.tiny import shaken
 from worldmodel.checkpoint import save_module
 
 ALONE = Processes(0, 1, torch.device("cpu"))
-STAGES = ["nano/autoencoder", "nano/0", "nano/1", "nano/2-causal-cd", "nano/3"]
+STAGES = sorted(f"nano/{path.stem}" for path in Path("configs/stage/nano").glob("*.yaml"))
+REAL_STAGES = sorted(path.stem for path in Path("configs/stage").glob("*.yaml"))
 
 
 def _trainer(stage_name: str, data: Path, out: Path, *overrides: str) -> Trainer:
@@ -28,7 +30,7 @@ def _trainer(stage_name: str, data: Path, out: Path, *overrides: str) -> Trainer
     batches = build_batches(stage, model, ClipSet(data), ALONE)
     out.mkdir(parents=True, exist_ok=True)
     teacher = None
-    if stage.objective.kind in ("consistency", "distribution_matching"):
+    if teacher_of(stage.objective) is not None:
         teacher = out / "teacher"
         teacher.mkdir(exist_ok=True)
         other = shaken(build_network(stage, model, None), 0.05)
@@ -41,7 +43,22 @@ def _trainer(stage_name: str, data: Path, out: Path, *overrides: str) -> Trainer
 
 
 def _data(stage_name: str, tmp_path: Path) -> Path:
-    return write_clips(tmp_path / "data", latents=not stage_name.endswith("autoencoder"))
+    latents, paths = not stage_name.endswith("autoencoder"), stage_name.endswith("ode")
+    return write_clips(tmp_path / "data", latents=latents, paths=paths)
+
+
+@pytest.mark.parametrize("stage_name", REAL_STAGES)
+def test_every_stage_builds_and_takes_two_steps(stage_name: str, tmp_path: Path) -> None:
+    overrides = ["model=configs/model/nano.yaml", "batch_size=2", "compile=false", "resident=false"]
+    frames = 1 if stage_name == "autoencoder" else 8
+    data = _data(stage_name, tmp_path)
+    trainer = _trainer(stage_name, data, tmp_path, *overrides, "steps=2", f"frames={frames}")
+    # of the roles due in two steps, the last listed moves: a critic that is still its teacher moves none
+    trained = list(trainer.networks.values())[-1]
+    before = [parameter.detach().clone() for parameter in trained.parameters()]
+    assert trainer.run()["steps"] == 2
+    pairs = zip(before, trained.parameters(), strict=True)
+    assert any(not torch.equal(old, new) for old, new in pairs)
 
 
 @pytest.mark.parametrize("stage_name", STAGES)
@@ -71,9 +88,13 @@ def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(stage_name: str, tmp_pat
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("stage_name", STAGES[:-1])  # the loss of stage 3 is no distance that falls
+# the loss of distribution matching is no distance that falls
+@pytest.mark.parametrize("stage_name", [s for s in STAGES if "dmd" not in s and "/3" not in s])
 def test_every_stage_learns_something_in_a_few_steps(stage_name: str, tmp_path: Path) -> None:
-    trainer = _trainer(stage_name, _data(stage_name, tmp_path), tmp_path / "run", "steps=40")
+    # a regression begins from a trained network and has the rate for that; here it begins from none
+    faster = ["optimizer.learning_rate=5.0e-3"] if stage_name.endswith("ode") else []
+    data = _data(stage_name, tmp_path)
+    trainer = _trainer(stage_name, data, tmp_path / "run", "steps=40", *faster)
     batch = trainer.batches.at(0)
 
     def loss() -> float:
