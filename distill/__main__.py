@@ -1,4 +1,4 @@
-"""Command line: `python -m distill render|train|encode|trajectories|export|evaluate|sample ...`."""
+"""Command line: `python -m distill pipeline|render|train|encode|trajectories|export|evaluate|...`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help_text)
         sub.set_defaults(run=run)
         return sub
+
+    pipeline = command("pipeline", _pipeline, "run all steps from nothing to a measured model")
+    pipeline.add_argument("config", type=Path, help="configs/pipeline/*.yaml")
+    pipeline.add_argument("--out", type=Path, required=True, help="a folder; resumed if it exists")
+    pipeline.add_argument("--processes", type=int, default=1, help="of training: one per GPU")
+    pipeline.add_argument("--workers", type=int, default=0, help="of rendering; 0: by CPU cores")
+    pipeline.add_argument("--here", action="store_true", help="run all commands in one process")
+    pipeline.add_argument("--device")
 
     _add_making(command)
     _add_measuring(command)
@@ -92,6 +100,7 @@ def _add_making(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> 
 
     export = command("export", _export, "join an autoencoder and a transformer to a playable model")
     export.add_argument("config", type=Path, help="configs/export/*.yaml")
+    export.add_argument("overrides", nargs="*", help="key.path=value")
     export.add_argument("--autoencoder", type=Path, required=True, help="run folder")
     export.add_argument("--transformer", type=Path, required=True, help="run folder")
     export.add_argument("--overwrite", action="store_true")
@@ -128,6 +137,20 @@ def _refuse_to_overwrite(arguments: argparse.Namespace) -> None:
         raise FileExistsError(
             f"{arguments.out}: already there; choose another --out or --overwrite"
         )
+
+
+def _pipeline(arguments: argparse.Namespace) -> None:
+    from distill.pipeline import Machine, PipelineConfig, run_pipeline
+    from worldmodel import config as strict
+
+    config = strict.load(arguments.config, PipelineConfig)
+    machine = Machine(
+        processes=arguments.processes,
+        workers=arguments.workers,
+        device=arguments.device,
+        here=arguments.here,
+    )
+    run_pipeline(config, arguments.out, machine, main)
 
 
 def _render(arguments: argparse.Namespace) -> None:
@@ -192,9 +215,12 @@ def _trajectories(arguments: argparse.Namespace) -> None:
 
 def _export(arguments: argparse.Namespace) -> None:
     from distill.run import export
+    from worldmodel import config as strict
+    from worldmodel.checkpoint import PlayableConfig
 
     _refuse_to_overwrite(arguments)
-    export(arguments.config, arguments.autoencoder, arguments.transformer, arguments.out)
+    playable = strict.load(arguments.config, PlayableConfig, arguments.overrides)
+    export(playable, arguments.autoencoder, arguments.transformer, arguments.out)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -126,9 +126,8 @@ def load_transformer(folder: Path) -> WorldTransformer:
     return network.eval()
 
 
-def export(config_path: Path, autoencoder: Path, transformer: Path, out: Path) -> None:
+def export(playable: PlayableConfig, autoencoder: Path, transformer: Path, out: Path) -> None:
     """Write a playable model folder from two run folders."""
-    playable = strict.load(config_path, PlayableConfig)
     save_model(out, playable, load_autoencoder(autoencoder), load_transformer(transformer))
 
 
