@@ -58,7 +58,8 @@ class StageConfig:
     objective: ObjectiveConfig
     optimizer: OptimizerConfig
     critic_optimizer: OptimizerConfig | None = None  # distribution matching only
-    batch_size: int  # clips (or single frames) a step, per process
+    batch_size: int  # clips (or single frames) at once, per process
+    accumulate: int = 1  # batches of which a step takes the mean gradient, one after another
     frames: int  # frames a clip; 1 for the autoencoder
     steps: int
     time_budget_s: float | None = None  # end early and on schedule when the steps do not fit
@@ -74,7 +75,8 @@ class StageConfig:
     def __post_init__(self) -> None:
         if (self.objective.kind == "distribution_matching") != (self.critic_optimizer is not None):
             raise ValueError("critic_optimizer belongs to distribution_matching, and to it alone")
-
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
         if self.objective.kind == "endpoint_regression" and (
             self.time_reversal or self.prompt_dropout
         ):

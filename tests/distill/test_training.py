@@ -61,12 +61,16 @@ def test_every_stage_builds_and_takes_two_steps(stage_name: str, tmp_path: Path)
     assert any(not torch.equal(old, new) for old, new in pairs)
 
 
-@pytest.mark.parametrize("stage_name", STAGES)
-def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(stage_name: str, tmp_path: Path) -> None:
-    data = _data(stage_name, tmp_path)
-    whole = _trainer(stage_name, data, tmp_path / "whole", "steps=10")
+@pytest.mark.parametrize(
+    ("stage_name", "accumulate"), [*((stage, 1) for stage in STAGES), ("nano/1", 2)]
+)
+def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(
+    stage_name: str, accumulate: int, tmp_path: Path
+) -> None:
+    data, steps = _data(stage_name, tmp_path), ["steps=10", f"accumulate={accumulate}"]
+    whole = _trainer(stage_name, data, tmp_path / "whole", *steps)
     whole.run()
-    first = _trainer(stage_name, data, tmp_path / "parts", "steps=10")
+    first = _trainer(stage_name, data, tmp_path / "parts", *steps)
     step_one = first._one_step
 
     def killed_at_five(*arguments: object) -> None:
@@ -78,7 +82,7 @@ def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(stage_name: str, tmp_pat
     first._one_step = killed_at_five  # type: ignore[method-assign, assignment]
     with pytest.raises(KeyboardInterrupt):
         first.run()
-    second = _trainer(stage_name, data, tmp_path / "parts", "steps=10")
+    second = _trainer(stage_name, data, tmp_path / "parts", *steps)
     second.run()
     assert second.step == 10
     ours, theirs = whole.network.state_dict(), second.network.state_dict()
@@ -131,6 +135,33 @@ def test_training_stops_before_an_update_that_is_not_finite(tmp_path: Path) -> N
         trainer.run()
     for old, new in zip(before, trainer.network.blocks.parameters(), strict=True):  # type: ignore[union-attr]
         assert torch.equal(old, new)
+
+
+def test_accumulated_gradients_are_the_mean_of_those_of_their_batches(tmp_path: Path) -> None:
+    trainer = _trainer("nano/1", _data("nano/1", tmp_path), tmp_path / "run", "accumulate=3")
+    batches = [trainer.batches.at(index) for index in range(3)]
+    weight = trainer.network.latent_out.weight  # type: ignore[union-attr]
+    moment = Moment(0, 0.0, torch.Generator().manual_seed(0))
+    each, losses = [], []
+    for batch in batches:
+        loss, _ = trainer._backward("student", [batch], moment)
+        each.append(weight.grad.clone())  # type: ignore[union-attr]
+        losses.append(loss)
+        trainer.network.zero_grad()
+    again = Moment(0, 0.0, torch.Generator().manual_seed(0))
+    loss, _ = trainer._backward("student", batches, again)
+    torch.testing.assert_close(weight.grad, torch.stack(each).mean(0))
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+
+
+def test_a_run_with_accumulated_steps_reads_every_batch_once(tmp_path: Path) -> None:
+    data = _data("nano/1", tmp_path)
+    trainer = _trainer("nano/1", data, tmp_path / "run", "steps=4", "accumulate=2")
+    read: list[int] = []
+    plain = trainer.batches.at
+    trainer.batches.at = lambda step: (read.append(step), plain(step))[1]  # type: ignore[method-assign]
+    assert trainer.run()["steps"] == 4
+    assert sorted(read) == list(range(8))
 
 
 def test_the_log_tells_the_roles_apart(tmp_path: Path) -> None:
