@@ -80,6 +80,7 @@ def _add_making(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> 
     train.add_argument("--out", type=Path, required=True, help="run folder; resumed if it exists")
     train.add_argument("--init", type=Path, help="run folder whose weights to start from")
     train.add_argument("--teacher", type=Path, help="run folder of the teacher, to distil from")
+    train.add_argument("--autoencoder", type=Path, help="run folder, to show samples with")
     train.add_argument("--device")
 
     encode = command("encode", _encode, "turn clips of frames into clips of latents")
@@ -182,6 +183,7 @@ def _train(arguments: argparse.Namespace) -> None:
             arguments.init,
             processes,
             arguments.teacher,
+            arguments.autoencoder,
         )
         if processes.leads:
             print(json.dumps(report["last"] | {"seconds": report["seconds"]}))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distill.clips import ClipSet
+from worldmodel import flow
 from worldmodel.transformer import prompt_words
 
 
@@ -177,17 +178,20 @@ class PathBatches:
         *,
         batch_size: int,
         frames: int,
+        shift: float,
         seed: int,
         rank: int,
         ranks: int,
     ) -> None:
-        """Raises ValueError if `clips` holds no paths, or paths of another length."""
+        """Raises ValueError if `clips` holds no paths, or paths of another length or schedule."""
         if clips.frames_per_clip != frames:
             raise ValueError(
                 f"{clips.folder}: paths of {clips.frames_per_clip} frames, the stage takes {frames}"
             )
         clips.shards[0].array("paths")
         self._levels = torch.tensor(json.loads(clips.shards[0].metadata["levels"]))
+        if not torch.allclose(self._levels, flow.schedule(len(self._levels) - 1, shift)):
+            raise ValueError(f"{clips.folder}: its paths were not kept at levels of shift {shift}")
         self._latents = LatentBatches(
             clips,
             vocabulary,

@@ -52,18 +52,25 @@ class TrainStep:
     data: str
     init: str | None = None
     teacher: str | None = None
+    autoencoder: str | None = None  # to show samples with
 
     settings: ClassVar[type[Any]] = StageConfig
     done: ClassVar[str] = "report.json"
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return tuple(name for name in (self.data, self.init, self.teacher) if name is not None)
+        return (self.data, *self._others.values())
+
+    @property
+    def _others(self) -> dict[str, str]:
+        named = {"init": self.init, "teacher": self.teacher, "autoencoder": self.autoencoder}
+        return {key: name for key, name in named.items() if name is not None}
 
     def arguments(self, at: Place) -> list[str]:
         words = [str(self.config), *self.overrides, "--data", at(self.data)]
-        words += [] if self.init is None else ["--init", at(self.init)]
-        return words + ([] if self.teacher is None else ["--teacher", at(self.teacher)])
+        for key, name in self._others.items():
+            words += [f"--{key}", at(name)]
+        return words
 
 
 @dataclass(frozen=True, kw_only=True)

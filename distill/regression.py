@@ -28,9 +28,8 @@ class EndpointRegressionConfig:
 
     kind: Literal["endpoint_regression"]
     history: Literal["clean", "noisy"]
-    level_per: Literal[
-        "clip", "frame"
-    ]  # one place on the path for all frames of a clip, or one each
+    level_per: Literal["clip", "frame"]  # all frames of a clip at one place on their paths, or not
+    shift: float  # of the levels the paths were kept at
 
 
 class EndpointRegression:

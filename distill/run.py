@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from distill import lineage
-from distill.batches import FrameBatches
+from distill.batches import Batches, FrameBatches, to_device
 from distill.clips import ClipSet
 from distill.evaluate import Model
 from distill.processes import Processes
+from distill.samples import Samples
 from distill.stages import (
     ModelConfig,
     StageConfig,
@@ -47,6 +48,7 @@ def run_stage(
     init: Path | None,
     processes: Processes,
     teacher: Path | None = None,
+    autoencoder: Path | None = None,
 ) -> dict[str, Any]:
     """Train or resume one stage in folder `out`; leaves averaged weights and `report.json` there.
 
@@ -68,8 +70,9 @@ def run_stage(
     wrapped = {role: processes.wrap(network) for role, network in networks.items()}
     objective = build_objective(stage, model, wrapped, teacher)
     batches = build_batches(stage, model, clips, processes)
+    samples = _samples(stage, model, autoencoder, batches, out, processes)
     out.mkdir(parents=True, exist_ok=True)
-    report = Trainer(stage, networks, objective, batches, out, processes).run()
+    report = Trainer(stage, networks, objective, batches, out, processes, samples).run()
     network = networks["student"]
     if isinstance(network, Autoencoder):
         _calibrate(network, clips, stage, processes)
@@ -79,6 +82,21 @@ def run_stage(
         (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     processes.wait()
     return report
+
+
+def _samples(
+    stage: StageConfig,
+    model: ModelConfig,
+    autoencoder: Path | None,
+    batches: Batches,
+    out: Path,
+    processes: Processes,
+) -> Samples | None:
+    if not stage.sample_every:
+        return None
+    decoder = None if autoencoder is None else load_autoencoder(autoencoder)
+    batch = to_device(batches.at(0), processes.device)
+    return Samples(stage=stage, model=model, autoencoder=decoder, batch=batch, out=out)
 
 
 def run_trajectories(

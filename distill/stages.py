@@ -71,6 +71,8 @@ class StageConfig:
     attention_block: int = 128  # tokens; how finely a GPU skips what teacher forcing masks out
     resident: bool = False  # autoencoder: keep the frames in GPU memory, spread over the processes
     checkpoint_every_s: float = 120.0
+    sample_every: int = 0  # steps between pictures of what the student makes; 0: none
+    tensorboard: bool = False  # also write the log for tensorboard
 
     def __post_init__(self) -> None:
         if (self.objective.kind == "distribution_matching") != (self.critic_optimizer is not None):
@@ -211,12 +213,13 @@ def build_batches(
     if stage.network_name == "autoencoder":
         clips.shards[0].array("frames")
         return FrameBatches(clips, stage.batch_size, stage.seed, rank)
-    if stage.objective.kind == "endpoint_regression":
+    if isinstance(stage.objective, EndpointRegressionConfig):
         return PathBatches(
             clips,
             model.transformer.vocabulary,
             batch_size=stage.batch_size,
             frames=stage.frames,
+            shift=stage.objective.shift,
             seed=stage.seed,
             rank=rank,
             ranks=ranks,

@@ -17,9 +17,11 @@ from tqdm import tqdm
 
 from distill import losses
 from distill.batches import Batches, prefetch, to_device
+from distill.log import TrainingLog
 from distill.objectives import Moment, Objective
 from distill.optimizers import ExponentialAverage, Optimizers
 from distill.processes import Processes
+from distill.samples import Samples
 from distill.stages import StageConfig
 from distill.state import load_state, save_state
 from worldmodel import config as strict
@@ -42,9 +44,14 @@ class Trainer:
     batches: Batches
     out: Path
     processes: Processes
+    samples: Samples | None = None  # drawn every `stage.sample_every` steps
 
     def __post_init__(self) -> None:
         self.step = 0
+        self._written: TrainingLog | None = None
+        if self.processes.leads:
+            self._written = TrainingLog(self.out, tensorboard=self.stage.tensorboard)
+        self._logged = (0.0, 0)  # when, and at which step
         self.elapsed_s = 0.0  # training time of earlier runs of this stage
         self.optimizers = {
             role: Optimizers(self.stage.optimizer_of(role), network)
@@ -69,6 +76,7 @@ class Trainer:
         """
         self._resume()
         started = saved = time.monotonic()
+        self._logged = (started, self.step)
         bar = tqdm(
             total=self.stage.steps, initial=self.step, disable=not self.processes.leads, unit="step"
         )
@@ -84,6 +92,7 @@ class Trainer:
             self._one_step(batches, progress, bar)
             self.step += 1
             bar.update()
+            self._show_samples()
             if self._due_to_save(now - saved):
                 self._save(now - started)
                 saved = now
@@ -161,12 +170,29 @@ class Trainer:
 
     def _log(self, measured: dict[str, Tensor], progress: float, bar: tqdm[Any]) -> None:
         values = {name: float(value) for name, value in measured.items()}
-        row = {"step": float(self.step), "progress": progress} | values
-        self._history.append(row)
+        row = {"progress": progress} | values | self._speed()
+        self._history.append({"step": float(self.step)} | row)
         bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
+        if self._written is not None:
+            self._written.write(self.step, row)
+
+    def _speed(self) -> dict[str, float]:
+        """Clips a second since the last row of the log, and memory; the caller waited for the GPU."""
+        (then, step), self._logged = self._logged, (time.monotonic(), self.step)
+        clips = (self.step - step) * self._clips_per_step
+        speed = {"clips_per_second": clips / max(self._logged[0] - then, 1e-9)} if clips else {}
+        memory = _peak_memory_gib(self.processes.device)
+        return speed if memory is None else speed | {"peak_memory_gib": memory}
+
+    @property
+    def _clips_per_step(self) -> int:
+        return self.stage.batch_size * self.stage.accumulate * self.processes.count
+
+    def _show_samples(self) -> None:
+        if self.samples is None or self.step % self.stage.sample_every:
+            return
         if self.processes.leads:
-            with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            self.samples.write(self.average, self.step)
 
     @property
     def _checkpoint(self) -> Path:
@@ -206,7 +232,6 @@ class Trainer:
         self.average.load(state["average"], state["average_updates"])
 
     def _report(self, seconds: float) -> dict[str, Any]:
-        clips = self.stage.batch_size * self.stage.accumulate * self.processes.count
         return {
             "stage": strict.to_plain(self.stage),
             "steps": self.step,
@@ -214,7 +239,7 @@ class Trainer:
             "processes": self.processes.count,
             "device": _device_name(self.processes.device),
             "torch": torch.__version__,
-            "clips_per_second": round(self.step * clips / max(seconds, 1e-9), 1),
+            "clips_per_second": round(self.step * self._clips_per_step / max(seconds, 1e-9), 1),
             "peak_memory_gib": _peak_memory_gib(self.processes.device),
             "last": self._history[-1] if self._history else {},
         }

@@ -106,7 +106,9 @@ def _consistency_loss(bend: float, seed: int) -> float:
 
 
 def _regression_loss(bend: float, seed: int) -> float:
-    config = EndpointRegressionConfig(kind="endpoint_regression", history="clean", level_per="clip")
+    config = EndpointRegressionConfig(
+        kind="endpoint_regression", history="clean", level_per="clip", shift=SHIFT
+    )
     objective = EndpointRegression(config, _student(bend), _attend())
     return float(objective.loss("student", _with_paths(), _moment(seed))[0])
 
@@ -186,9 +188,9 @@ def test_trajectories_are_stored_resumed_and_accounted_for(runs: Path) -> None:
     first[1].unlink()
     assert _trajectories(runs, "1", "causal") == 0
     assert first[0].stat().st_mtime_ns == kept
-    written = PathBatches(ClipSet(folder), (), batch_size=4, frames=8, seed=0, rank=0, ranks=1).at(
-        0
-    )
+    written = PathBatches(
+        ClipSet(folder), (), batch_size=4, frames=8, shift=3.0, seed=0, rank=0, ranks=1
+    ).at(0)
     assert written.paths.shape == (4, 8, 5, 28, 8)
     torch.testing.assert_close(written.levels[0], flow.schedule(4, 3.0))
     before = remade[8 + int.from_bytes(remade[:8], "little") :]
@@ -228,4 +230,10 @@ def test_clips_without_paths_cannot_feed_a_regression(
     places = ["--data", str(runs / "data"), "--init", str(runs / "1"), "--out", str(runs / "new")]
     assert main(["train", stage, *places]) == 2
     assert "holds no paths" in capsys.readouterr().err
+    assert _trajectories(runs, "1", "causal") == 0
+    places[1] = str(runs / "causal")
+    assert main(["train", stage, "objective.shift=5.0", *places]) == 2
+    assert "not kept at levels of shift 5.0" in capsys.readouterr().err
+    assert main(["train", stage, "frames=6", *places]) == 2
+    assert "paths of 8 frames, the stage takes 6" in capsys.readouterr().err
     assert not (runs / "new").exists()
