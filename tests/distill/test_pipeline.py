@@ -161,7 +161,7 @@ steps:
   - kind: train
     name: stage-3
     config: configs/stage/nano/3.yaml
-    overrides: [steps=6, checkpoint_every_s=0.1, objective.invented_share=0.5]
+    overrides: [steps=6, accumulate=2, checkpoint_every_s=0.1, objective.invented_share=0.5]
     data: latents
     init: "1"
     teacher: "0"

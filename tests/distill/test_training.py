@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from distill.__main__ import main
 from distill.clips import ClipSet
 from distill.lineage import teacher_of
 from distill.objectives import Moment
 from distill.processes import Processes
+from distill.run import load_transformer
 from distill.stages import build_batches, build_network, build_objective, load_stage
 from distill.state import load_state, save_state
 from distill.trainer import NotFiniteError, Trainer
@@ -109,6 +116,72 @@ def test_every_stage_learns_something_in_a_few_steps(stage_name: str, tmp_path: 
     before = loss()
     trainer.run()
     assert loss() < 0.95 * before
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint_bit_for_bit(tmp_path: Path) -> None:
+    data = str(write_clips(tmp_path / "data", latents=True))
+    stage = ["configs/stage/nano/1.yaml", "steps=60", "checkpoint_every_s=0.01", "--data", data]
+    command = ["train", *stage, "--device", "cpu", "--out"]
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "distill", *command, str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
+    )
+    deadline = time.monotonic() + 60
+    while not (out / "checkpoint.safetensors").is_file() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait(timeout=30)
+    assert not (out / "report.json").exists()
+    reached = load_state(out / "checkpoint.safetensors")["step"]
+    assert 0 < reached < 60
+    assert main([*command, str(out)]) == 0
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    ours, theirs = load_transformer(out), load_transformer(tmp_path / "whole")
+    for name, weight in theirs.state_dict().items():
+        assert torch.equal(weight, ours.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("truncated shard", "00001.safetensors: truncated"),
+        ("no poses", "00001.safetensors: lacks cameras, intrinsics"),
+        ("other configuration", "holds a run of another configuration (it differs in seed)"),
+        ("damaged checkpoint", "damaged or truncated checkpoint"),
+        ("wrong network", "expected one transformer-1-of-N.safetensors"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_and_leaves_the_run_as_it_was(
+    damage: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = write_clips(tmp_path / "data", latents=True), tmp_path / "run"
+    train = ["train", "configs/stage/nano/0.yaml", "steps=2", "--data", str(data), "--out"]
+    assert main([*train, str(out)]) == 0
+    shard, more = data / "00001.safetensors", []
+    if damage == "truncated shard":
+        shard.write_bytes(shard.read_bytes()[:-9])
+    elif damage == "no poses":
+        save_file({"latents": torch.zeros(3, 8, 28, 8)}, shard, {"prompts": "[]"})
+    elif damage == "other configuration":
+        train.insert(2, "seed=1")
+    elif damage == "damaged checkpoint":
+        checkpoint = out / "checkpoint.safetensors"
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-9])
+    else:
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        more = ["--init", str(empty)]
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    capsys.readouterr()
+    assert main([*train, str(out), *more]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert error.splitlines()[-1].startswith("distill train: ")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_gradients_reach_every_parameter_of_the_student(tmp_path: Path) -> None:
