@@ -12,8 +12,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -155,15 +156,54 @@ class EvaluateStep:
 Step = RenderStep | TrainStep | EncodeStep | TrajectoriesStep | ExportStep | EvaluateStep
 
 
+@dataclass(frozen=True, kw_only=True)
+class Each:
+    """The same steps for every combination of some words, which stand in braces in their texts."""
+
+    kind: Literal["each"]
+    of: dict[str, tuple[str, ...]]
+    steps: tuple[Step, ...]
+
+    def expanded(self) -> Iterator[Step]:
+        for words in product(*self.of.values()):
+            named = dict(zip(self.of, words, strict=True))
+            for step in self.steps:
+                plain = _filled(strict.to_plain(step), named)
+                yield strict.build(plain, type(step), f"each of {', '.join(words)}")
+
+
+def _filled(value: Any, named: Mapping[str, str]) -> Any:
+    """`value` with every {word} of its texts replaced.
+
+    Raises:
+        ValueError: if a text has another word in braces.
+    """
+    if isinstance(value, dict):
+        return {key: _filled(inner, named) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, named) for inner in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        return value.format_map(named)
+    except KeyError as error:
+        raise ValueError(f"{value!r}: `of` has no {error}") from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineConfig:
     """`configs/pipeline/*.yaml`."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[Step | Each, ...]
+
+    def all_steps(self) -> list[Step]:
+        """In order, with every `each` written out."""
+        parts = [step.expanded() if isinstance(step, Each) else [step] for step in self.steps]
+        return [step for part in parts for step in part]
 
     def __post_init__(self) -> None:
         known: set[str] = set()
-        for step in self.steps:
+        for step in self.all_steps():
             if not re.fullmatch(r"[\w.-]*\w", step.name):
                 raise ValueError(
                     f"step {step.name!r}: a name is a folder's: letters, digits, - _ ."
@@ -200,25 +240,26 @@ def run_pipeline(config: PipelineConfig, out: Path, machine: Machine, command: C
     Raises:
         ValueError: if a finished step had other settings, or a step fails.
     """
-    wanted = {step.name: _settings(step) for step in config.steps}
+    steps = config.all_steps()
+    wanted = {step.name: _settings(step) for step in steps}
     record = _read_record(out)
     _refuse_other_settings(out, wanted, record)
     out.mkdir(parents=True, exist_ok=True)
-    for step in _missing(config, out):
+    for step in _missing(steps, out):
         print(f"pipeline: {step.name}", flush=True)
         code = _run(step, out, machine, command)
         if code != 0 or not _result(out, step).is_file():
             raise ValueError(f"step {step.name!r} failed (exit code {code}); see above")
         _write(out / RECORD, record | {step.name: wanted[step.name]})
         record = _read_record(out)
-    print(summary(config, out))
+    print(summary(steps, out))
 
 
-def summary(config: PipelineConfig, out: Path) -> str:
+def summary(steps: Sequence[Step], out: Path) -> str:
     """Seconds, throughput, memory and bytes of the steps that report them, as a Markdown table."""
     keys = ("seconds", "steps", "clips_per_second", "peak_memory_gib", "extra_bytes")
     lines = ["| step | " + " | ".join(keys) + " |", "|---" * (len(keys) + 1) + "|"]
-    for step in config.steps:
+    for step in steps:
         if step.kind in ("train", "trajectories") and _result(out, step).is_file():
             facts = json.loads(_result(out, step).read_text(encoding="utf-8"))
             cells = ["" if facts.get(key) is None else str(facts[key]) for key in keys]
@@ -226,16 +267,16 @@ def summary(config: PipelineConfig, out: Path) -> str:
     return "\n".join(lines)
 
 
-def _missing(config: PipelineConfig, out: Path) -> Iterator[Step]:
+def _missing(steps: Sequence[Step], out: Path) -> Iterator[Step]:
     """The steps to run, in order."""
     wanted: set[str] = set()
     read: set[str] = set()
-    for step in reversed(config.steps):
-        is_read = any(step.name in other.reads for other in config.steps)
+    for step in reversed(steps):
+        is_read = any(step.name in other.reads for other in steps)
         if not _result(out, step).is_file() and (step.name in read or not is_read):
             wanted.add(step.name)
             read |= set(step.reads)
-    return (step for step in config.steps if step.name in wanted)
+    return (step for step in steps if step.name in wanted)
 
 
 def _run(step: Step, out: Path, machine: Machine, command: Command) -> int:
