@@ -114,6 +114,7 @@ class DistributionMatching:
         self._kernels = [attend or attend_all] * self._plain.config.layers
         self._all = [attend_all] * self._plain.config.layers
         self._levels = flow.schedule(config.student_steps, config.shift)
+        self._levels_there = self._levels.to(self._plain.position.device)
         self._first_levels = flow.schedule(config.first_frame_steps, config.shift)
 
     def due(self, step: int) -> Sequence[str]:
@@ -148,7 +149,7 @@ class DistributionMatching:
         x0, words = batch.latents.float(), batch.words
         shape, steps = x0.shape[:2], self.config.student_steps
         step = torch.randint(steps, shape, generator=moment.random, device=x0.device)
-        sigma = self._levels.to(x0.device)[step]
+        sigma = self._levels_there[step]
         noisy = flow.interpolate(x0, noise_like(x0, moment), sigma)
         student = self.trained["student"]
         if self.config.history == "clean":

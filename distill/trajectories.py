@@ -20,12 +20,13 @@ from tqdm import tqdm
 
 from distill.batches import LatentBatch, LatentBatches, to_device
 from distill.clips import ClipSet, Shard, write_manifest, write_shard
-from distill.objectives import guided_by_words, teacher_forced
+from distill.histories import CleanHistory
+from distill.objectives import guided
 from distill.processes import Processes
 from distill.stages import compile_network
 from worldmodel import config as strict
 from worldmodel import flow
-from worldmodel.attention import Attend, TeacherForcing, attend_all
+from worldmodel.attention import Attend, attend_all
 from worldmodel.kv_cache import CacheConfig
 from worldmodel.transformer import WorldTransformer
 
@@ -93,12 +94,15 @@ def write_trajectories(
     network = teacher.eval().requires_grad_(False).to(processes.device)
     if processes.device.type == "cuda":
         compile_network(network)
-    attend = _kernel(config, network, cache, processes.device)
+    tokens = network.config.tokens_per_frame
+    history = None
+    if config.history == "clean":
+        history = CleanHistory(config.frames, tokens, cache, processes.device)
     mine = range(processes.rank, config.shards, processes.count)
     for index in tqdm(mine, unit="shard", disable=not processes.leads, desc="trajectories"):
         path = out / f"{index:05d}.safetensors"
         if not path.is_file():
-            _write(config, network, attend, batches.at(index), index, path, processes.device)
+            _write(config, network, history, batches.at(index), index, path, processes.device)
     processes.wait()
     facts = _facts(config, out)
     if processes.leads:
@@ -120,18 +124,10 @@ def _claim(config: TrajectoriesConfig, out: Path) -> None:
     claim.write_text(ours, encoding="utf-8")
 
 
-def _kernel(
-    config: TrajectoriesConfig, network: WorldTransformer, cache: CacheConfig, device: torch.device
-) -> Attend:
-    if config.history == "full":
-        return attend_all
-    return TeacherForcing(config.frames, network.config.tokens_per_frame, cache, device)
-
-
 def _write(
     config: TrajectoriesConfig,
     network: WorldTransformer,
-    attend: Attend,
+    history: CleanHistory | None,
     batch: LatentBatch,
     index: int,
     path: Path,
@@ -139,7 +135,7 @@ def _write(
 ) -> None:
     began = time.perf_counter()
     random = torch.Generator(device).manual_seed(config.seed * 1_000_003 + index)
-    paths = teacher_paths(config, network, attend, to_device(batch, device), random)
+    paths = teacher_paths(config, network, history, to_device(batch, device), random)
     stored = paths.half().cpu().numpy()  # waits for the device
     seconds = time.perf_counter() - began
     write_shard(
@@ -157,27 +153,35 @@ def _write(
 def teacher_paths(
     config: TrajectoriesConfig,
     network: WorldTransformer,
-    attend: Attend,
+    history: CleanHistory | None,
     batch: LatentBatch,
     random: torch.Generator,
 ) -> Tensor:
-    """Where the teacher passes on its way from noise, [b f kept+1 p c]; the last place is the end."""
+    """Where the teacher passes on its way from noise, [b f kept+1 p c]; the last place is the end.
+
+    `history` shows a causal teacher the true frames; a bidirectional one has none.
+    """
     x0 = batch.latents.float()
-    kernels = [attend] * network.config.layers
     geometry = network.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
 
-    def velocity(noisy: Tensor, sigma: Tensor) -> Tensor:
-        def asked(words: Tensor) -> Tensor:
-            if config.history == "full":
-                return network(noisy, sigma, words, geometry, kernels)
-            return teacher_forced(network, x0, noisy, sigma, words, geometry, kernels)
+    def kernels(words: Tensor) -> Sequence[Attend]:
+        if history is None:
+            return [attend_all] * network.config.layers
+        return history.kernels(network, x0, words, geometry)
 
-        with torch.autocast("cuda", torch.bfloat16, enabled=x0.is_cuda):
-            return guided_by_words(asked, batch.words, config.guidance)
+    with torch.autocast("cuda", torch.bfloat16, enabled=x0.is_cuda):
+        asked = [(batch.words, kernels(batch.words))]
+        if config.guidance != 1.0:
+            no_words = torch.zeros_like(batch.words)
+            asked.append((no_words, kernels(no_words)))
 
-    noise = torch.randn(x0.shape, generator=random, device=x0.device)
-    levels = flow.schedule(config.sampler_steps, config.shift).tolist()
-    return integrate(velocity, noise, levels, config.sampler_steps // config.kept)
+        def velocity(noisy: Tensor, sigma: Tensor) -> Tensor:
+            answers = [network(noisy, sigma, words, geometry, see) for words, see in asked]
+            return guided(answers[-1], answers[0], config.guidance)
+
+        noise = torch.randn(x0.shape, generator=random, device=x0.device)
+        levels = flow.schedule(config.sampler_steps, config.shift).tolist()
+        return integrate(velocity, noise, levels, config.sampler_steps // config.kept)
 
 
 def integrate(velocity: Velocity, start: Tensor, levels: Sequence[float], every: int) -> Tensor:

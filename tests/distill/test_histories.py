@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from distill.batches import LatentBatch
-from distill.histories import NoisyHistory
+from distill.histories import CleanHistory, NoisyHistory
 from distill.matching import DistributionMatching, DistributionMatchingConfig
-from distill.objectives import Moment
+from distill.objectives import Moment, teacher_forced
 from distill.self_rollout import Memory
 from tests.worldmodel import tiny
 from worldmodel.attention import TeacherForcing
@@ -53,6 +53,22 @@ def test_a_noisy_history_is_a_memory_that_every_noisy_frame_leaves(sink: int, wi
         made.append(model(noisy[:, here], sigma[:, here], batch.words, place, kernels))
         memory.keep(kernels)
     torch.testing.assert_close(torch.cat(made, 1), whole, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("sink", "window"), [(0, 3), (1, 3), (2, 2), (0, 12)])
+@torch.no_grad()
+def test_a_clean_history_that_is_computed_once_is_teacher_forcing(sink: int, window: int) -> None:
+    model, batch = tiny.transformer(), _batch()
+    cache = CacheConfig(sink_frames=sink, window_frames=window)
+    geometry = model.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
+    clean, words = batch.latents.float(), batch.words
+    kernels = CleanHistory(FRAMES, 8, cache, CPU).kernels(model, clean, words, geometry)
+    forced = [TeacherForcing(FRAMES, 8, cache, CPU)] * model.config.layers
+    for sigma in (torch.rand(2, FRAMES), torch.full((2, FRAMES), 0.3)):
+        noisy = torch.randn(2, FRAMES, 8, 4)
+        once = model(noisy, sigma, words, geometry, kernels)
+        both = teacher_forced(model, clean, noisy, sigma, words, geometry, forced)
+        torch.testing.assert_close(once, both, rtol=1e-4, atol=1e-4)
 
 
 def _objective(history: str) -> DistributionMatching:

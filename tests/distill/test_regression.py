@@ -14,6 +14,7 @@ from torch import Tensor
 from distill.__main__ import main
 from distill.batches import LatentBatch, PathBatch, PathBatches
 from distill.clips import ClipSet
+from distill.histories import CleanHistory
 from distill.objectives import Consistency, ConsistencyConfig, Moment
 from distill.regression import EndpointRegression, EndpointRegressionConfig
 from distill.trajectories import TrajectoriesConfig, integrate, teacher_paths
@@ -86,7 +87,9 @@ def _moment(seed: int) -> Moment:
 def _with_paths(paths: TrajectoriesConfig = PATHS) -> PathBatch:
     clips = _clips()
     random = torch.Generator().manual_seed(1)
-    kept = teacher_paths(paths, Gaussian(tiny.transformer_config()), _attend(), clips, random)
+    history = CleanHistory(FRAMES, 8, tiny.CACHE, torch.device("cpu"))
+    teacher = Gaussian(tiny.transformer_config())
+    kept = teacher_paths(paths, teacher, history, clips, random)
     levels = flow.schedule(paths.kept, paths.shift).expand(2, -1)
     arrays = {name: getattr(clips, name) for name in LatentBatch.__slots__}
     return PathBatch(**arrays, paths=kept, levels=levels)
