@@ -42,8 +42,8 @@ class NoisyHistory(TeacherForcing):
 class CleanHistory:
     """What teacher forcing shows, for many passes over noisy frames behind the same clean ones.
 
-    What the network makes of the clean frames is computed once. Nothing of it has a gradient. The masks are
-    made once too: a compiler would take new ones for another case.
+    What the network makes of the clean frames is computed once. Nothing of it has a gradient. The masks
+    are made once too: a compiler would take new ones for another case.
     """
 
     def __init__(self, frames: int, tokens: int, cache: CacheConfig, device: torch.device) -> None:
