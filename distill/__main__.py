@@ -1,4 +1,4 @@
-"""Command line: `python -m distill render|train|encode|export|evaluate|sample ...`."""
+"""Command line: `python -m distill pipeline|render|train|encode|trajectories|export|evaluate|...`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help_text)
         sub.set_defaults(run=run)
         return sub
+
+    pipeline = command("pipeline", _pipeline, "run all steps from nothing to a measured model")
+    pipeline.add_argument("config", type=Path, help="configs/pipeline/*.yaml")
+    pipeline.add_argument("--out", type=Path, required=True, help="a folder; resumed if it exists")
+    pipeline.add_argument("--processes", type=int, default=1, help="of training: one per GPU")
+    pipeline.add_argument("--workers", type=int, default=0, help="of rendering; 0: by CPU cores")
+    pipeline.add_argument("--here", action="store_true", help="run all commands in one process")
+    pipeline.add_argument("--device")
 
     _add_making(command)
     _add_measuring(command)
@@ -72,6 +80,7 @@ def _add_making(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> 
     train.add_argument("--out", type=Path, required=True, help="run folder; resumed if it exists")
     train.add_argument("--init", type=Path, help="run folder whose weights to start from")
     train.add_argument("--teacher", type=Path, help="run folder of the teacher, to distil from")
+    train.add_argument("--autoencoder", type=Path, help="run folder, to show samples with")
     train.add_argument("--device")
 
     encode = command("encode", _encode, "turn clips of frames into clips of latents")
@@ -80,8 +89,19 @@ def _add_making(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> 
     encode.add_argument("--out", type=Path, required=True)
     encode.add_argument("--device")
 
+    paths = command("trajectories", _trajectories, "store a teacher's paths, for ODE distillation")
+    paths.add_argument("config", type=Path, help="configs/trajectories/*.yaml")
+    paths.add_argument("overrides", nargs="*", help="key.path=value")
+    paths.add_argument("--data", type=Path, required=True, help="a clip folder of latents")
+    paths.add_argument("--teacher", type=Path, required=True, help="run folder")
+    paths.add_argument(
+        "--out", type=Path, required=True, help="a clip folder; resumed if it exists"
+    )
+    paths.add_argument("--device")
+
     export = command("export", _export, "join an autoencoder and a transformer to a playable model")
     export.add_argument("config", type=Path, help="configs/export/*.yaml")
+    export.add_argument("overrides", nargs="*", help="key.path=value")
     export.add_argument("--autoencoder", type=Path, required=True, help="run folder")
     export.add_argument("--transformer", type=Path, required=True, help="run folder")
     export.add_argument("--overwrite", action="store_true")
@@ -120,6 +140,20 @@ def _refuse_to_overwrite(arguments: argparse.Namespace) -> None:
         )
 
 
+def _pipeline(arguments: argparse.Namespace) -> None:
+    from distill.pipeline import Machine, PipelineConfig, run_pipeline
+    from worldmodel import config as strict
+
+    config = strict.load(arguments.config, PipelineConfig)
+    machine = Machine(
+        processes=arguments.processes,
+        workers=arguments.workers,
+        device=arguments.device,
+        here=arguments.here,
+    )
+    run_pipeline(config, arguments.out, machine, main)
+
+
 def _render(arguments: argparse.Namespace) -> None:
     from distill.render import RenderConfig, render_dataset
     from worldmodel import config as strict
@@ -149,6 +183,7 @@ def _train(arguments: argparse.Namespace) -> None:
             arguments.init,
             processes,
             arguments.teacher,
+            arguments.autoencoder,
         )
         if processes.leads:
             print(json.dumps(report["last"] | {"seconds": report["seconds"]}))
@@ -165,11 +200,29 @@ def _encode(arguments: argparse.Namespace) -> None:
         encode_clips(clips, autoencoder, arguments.out, processes)
 
 
+def _trajectories(arguments: argparse.Namespace) -> None:
+    from distill.processes import join
+    from distill.run import run_trajectories
+    from distill.trajectories import TrajectoriesConfig
+    from worldmodel import config as strict
+
+    config = strict.load(arguments.config, TrajectoriesConfig, arguments.overrides)
+    with join(arguments.device) as processes:
+        facts = run_trajectories(
+            config, arguments.data, arguments.teacher, arguments.out, processes
+        )
+        if processes.leads:
+            print(json.dumps({key: facts[key] for key in ("seconds", "extra_bytes")}))
+
+
 def _export(arguments: argparse.Namespace) -> None:
     from distill.run import export
+    from worldmodel import config as strict
+    from worldmodel.checkpoint import PlayableConfig
 
     _refuse_to_overwrite(arguments)
-    export(arguments.config, arguments.autoencoder, arguments.transformer, arguments.out)
+    playable = strict.load(arguments.config, PlayableConfig, arguments.overrides)
+    export(playable, arguments.autoencoder, arguments.transformer, arguments.out)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ So a resumed run sees exactly the batches it would have seen, and there is no re
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distill.clips import ClipSet
+from worldmodel import flow
 from worldmodel.transformer import prompt_words
 
 
@@ -35,6 +37,14 @@ class LatentBatch:
     intrinsics: Tensor  # float32 [b f 4]
     time: Tensor  # float32 [b f], in frames
     words: Tensor  # float32 [b v]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PathBatch(LatentBatch):
+    """Clips with a teacher's paths from noise to its answer."""
+
+    paths: Tensor  # float16 [b f k+1 p c]
+    levels: Tensor  # float32 [b k+1], the noise levels of the places on a path
 
 
 class Batches(Protocol):
@@ -120,15 +130,18 @@ class LatentBatches:
         self._epoch_order: tuple[int, NDArray[np.int64]] | None = None
 
     def at(self, step: int) -> LatentBatch:
-        first = (step * self.ranks + self.rank) * self.batch_size
         random = np.random.default_rng([self.seed, self.rank, step])
-        rows = [self._clip(first + i, random) for i in range(self.batch_size)]
+        rows = [self._clip(clip, random) for clip in self.chosen(step)]
         return LatentBatch(
             *(torch.stack([getattr(row, f.name) for row in rows]) for f in fields(LatentBatch))
         )
 
-    def _clip(self, position: int, random: np.random.Generator) -> LatentBatch:
-        clip = self._shuffled(position)
+    def chosen(self, step: int) -> list[int]:
+        """The clips of a step."""
+        first = (step * self.ranks + self.rank) * self.batch_size
+        return [self._shuffled(first + i) for i in range(self.batch_size)]
+
+    def _clip(self, clip: int, random: np.random.Generator) -> LatentBatch:
         start = int(random.integers(self.clips.frames_per_clip - self.frames + 1))
         backwards = random.random() < self.time_reversal
         order = slice(None, None, -1) if backwards else slice(None)
@@ -153,6 +166,50 @@ class LatentBatches:
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.clips))
             cached = self._epoch_order = (epoch, order)
         return int(cached[1][place])
+
+
+class PathBatches:
+    """Whole clips with the paths that a teacher took in them; nothing is cropped, turned or dropped."""
+
+    def __init__(
+        self,
+        clips: ClipSet,
+        vocabulary: tuple[str, ...],
+        *,
+        batch_size: int,
+        frames: int,
+        shift: float,
+        seed: int,
+        rank: int,
+        ranks: int,
+    ) -> None:
+        """Raises ValueError if `clips` holds no paths, or paths of another length or schedule."""
+        if clips.frames_per_clip != frames:
+            raise ValueError(
+                f"{clips.folder}: paths of {clips.frames_per_clip} frames, the stage takes {frames}"
+            )
+        clips.shards[0].array("paths")
+        self._levels = torch.tensor(json.loads(clips.shards[0].metadata["levels"]))
+        if not torch.allclose(self._levels, flow.schedule(len(self._levels) - 1, shift)):
+            raise ValueError(f"{clips.folder}: its paths were not kept at levels of shift {shift}")
+        self._latents = LatentBatches(
+            clips,
+            vocabulary,
+            batch_size=batch_size,
+            frames=frames,
+            time_reversal=0.0,
+            prompt_dropout=0.0,
+            seed=seed,
+            rank=rank,
+            ranks=ranks,
+        )
+
+    def at(self, step: int) -> PathBatch:
+        batch, clips = self._latents.at(step), self._latents.clips
+        paths = np.stack([clips.array("paths", clip) for clip in self._latents.chosen(step)])
+        clip = {field.name: getattr(batch, field.name) for field in fields(batch)}
+        levels = self._levels.expand(len(paths), -1)
+        return PathBatch(**clip, paths=torch.from_numpy(paths), levels=levels)
 
 
 def relative_to_middle(cameras: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@
     00000.safetensors      frames      uint8   [n, f, H, W, 3]   or latents float16 [n, f, p, c]
                            cameras     float64 [n, f, 4, 4]      camera_from_world, OpenCV, metres
                            intrinsics  float32 [n, f, 4]         fx fy cx cy, fractions of the image
+                           paths       float16 [n, f, k, p, c]   a teacher's, of trajectories only
                            metadata: prompts (JSON list of n strings) and whatever the writer adds
 
 Shards are read through memory maps: opening a data set of any size costs nothing, and reading
@@ -38,6 +39,7 @@ def write_shard(
     metadata: Mapping[str, str],
     frames: NDArray[np.uint8] | None = None,
     latents: NDArray[np.float16] | None = None,
+    paths: NDArray[np.float16] | None = None,
 ) -> None:
     """Write one shard atomically: it exists whole or not at all. It holds frames, latents or both.
 
@@ -52,6 +54,8 @@ def write_shard(
         arrays["frames"] = frames
     if latents is not None:
         arrays["latents"] = latents
+    if paths is not None:
+        arrays["paths"] = paths
     shapes = {name: array.shape[:2] for name, array in arrays.items()}
     if len(set(shapes.values())) != 1 or len(prompts) != len(cameras):
         raise ValueError(f"{path}: {len(prompts)} prompts and {shapes} are not of the same clips")
@@ -109,9 +113,14 @@ class Shard:
             raise ValueError(f"{self.path}: lacks {', '.join(sorted(missing))}")
         return header
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        metadata: dict[str, str] = self._parsed["__metadata__"]
+        return metadata
+
     @cached_property
     def prompts(self) -> list[str]:
-        prompts: list[str] = json.loads(self._parsed["__metadata__"]["prompts"])
+        prompts: list[str] = json.loads(self.metadata["prompts"])
         return prompts
 
     def __contains__(self, name: str) -> bool:

@@ -10,19 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from distill import losses
 from distill.batches import FrameBatch, LatentBatch
-from distill.self_rollout import Plan, self_rollout
 from worldmodel import flow
-from worldmodel.attention import Attend, attend_all
+from worldmodel.attention import Attend
 from worldmodel.autoencoder import frames_to_float
-from worldmodel.kv_cache import CacheConfig
-from worldmodel.sampler import Commit
 from worldmodel.transformer import Geometry, WorldTransformer
 
 Metrics = dict[str, Tensor]
@@ -92,39 +88,6 @@ class ConsistencyConfig:
             raise ValueError(f"grid_steps must be at least 2, got {self.grid_steps}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DistributionMatchingConfig:
-    """Asymmetric DMD: a causal student, on its own rollouts, against bidirectional scores."""
-
-    kind: Literal["distribution_matching"]
-    student_steps: int  # denoising steps of the student
-    first_frame_steps: int = 4  # of a frame that begins a world without a picture
-    shift: float  # of the student's steps and of the noise levels at which scores are compared
-    known_frames: int  # true frames a rollout begins with; 0: it begins with the student's own
-    invented_share: float = 0.0  # share of rollouts that begin with no true frame all the same
-    block_frames: int = 1  # frames that are made together
-    commit: Commit = "clean"  # who writes the memory; "own": the last denoising step, as in play
-    critic_updates: int  # of the fake score, for each update of the student
-    guidance: float = 1.0  # of the real score, over its prediction without words; 1: none
-    lowest_level: float = 0.02
-    highest_level: float = 0.98
-
-    def __post_init__(self) -> None:
-        for name in ("student_steps", "first_frame_steps", "block_frames", "critic_updates"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.known_frames < 0 or not 0.0 <= self.invented_share <= 1.0:
-            raise ValueError(
-                "known_frames must not be negative and invented_share must lie in [0, 1], got"
-                f" {self.known_frames} and {self.invented_share}"
-            )
-        if not 0.0 < self.lowest_level < self.highest_level < 1.0:
-            raise ValueError(
-                f"noise levels must rise inside (0, 1), got {self.lowest_level}"
-                f" to {self.highest_level}"
-            )
-
-
 class Reconstruction:
     average_network = None
 
@@ -137,7 +100,7 @@ class Reconstruction:
 
     def loss(self, role: str, batch: FrameBatch, moment: Moment) -> tuple[Tensor, Metrics]:
         frames = frames_to_float(batch.frames)
-        config = _unwrap(self.trained[role]).config
+        config = unwrapped(self.trained[role]).config
         shape = (len(frames), config.grid[0] * config.grid[1], config.latent_channels)
         level = torch.rand(shape[0], 1, 1, generator=moment.random, device=frames.device)
         noise = torch.randn(shape, generator=moment.random, device=frames.device)
@@ -159,7 +122,7 @@ class FlowMatching:
         """`attend` shows the history that the configuration names."""
         self.config = config
         self.trained = {"student": transformer}
-        self._plain: WorldTransformer = _unwrap(transformer)
+        self._plain: WorldTransformer = unwrapped(transformer)
         self._kernels = [attend] * self._plain.config.layers
 
     def due(self, step: int) -> Sequence[str]:  # noqa: ARG002 - the same at every step
@@ -175,7 +138,7 @@ class FlowMatching:
         geometry = self._plain.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
         context = self._context(x0, batch.words, geometry, moment)
         sigma = self._noise_levels(x0, moment)
-        noise = _randn_like(x0, moment)
+        noise = noise_like(x0, moment)
         noisy = flow.interpolate(x0, noise, sigma)
         predicted = self._predict(context, noisy, sigma, batch.words, geometry)
         return losses.flow_matching(predicted, x0, noise), {}
@@ -200,21 +163,21 @@ class FlowMatching:
         """The history the student sees: a little noisy, and late in training partly its own."""
         if self.config.history == "full":
             return None
-        level = self.config.context_noise * _rand(x0.shape[:2], x0, moment)
-        context = flow.interpolate(x0, _randn_like(x0, moment), level)
+        level = self.config.context_noise * random_uniform(x0.shape[:2], x0, moment)
+        context = flow.interpolate(x0, noise_like(x0, moment), level)
         if moment.progress < self.config.own_context_from or not self.config.own_context_share:
             return context
-        sigma = 0.2 + 0.7 * _rand(x0.shape[:2], x0, moment)
-        noisy = flow.interpolate(x0, _randn_like(x0, moment), sigma)
+        sigma = 0.2 + 0.7 * random_uniform(x0.shape[:2], x0, moment)
+        noisy = flow.interpolate(x0, noise_like(x0, moment), sigma)
         with torch.no_grad():
             predicted = self._predict(context, noisy, sigma, words, geometry)
         own = flow.x0_from_velocity(noisy, predicted, sigma)
-        chosen = _rand((len(x0), 1, 1, 1), x0, moment) < self.config.own_context_share
+        chosen = random_uniform((len(x0), 1, 1, 1), x0, moment) < self.config.own_context_share
         return torch.where(chosen, own, context)
 
     def _noise_levels(self, x0: Tensor, moment: Moment) -> Tensor:
         b, f = x0.shape[:2]
-        u = _rand((b, f if self.config.noise_per == "frame" else 1), x0, moment)
+        u = random_uniform((b, f if self.config.noise_per == "frame" else 1), x0, moment)
         return flow.shift(u, self.config.shift).expand(b, f)
 
 
@@ -239,7 +202,7 @@ class Consistency:
         """`average` gets the student's weights here and is kept at their running average."""
         self.config = config
         self.trained = {"student": transformer}
-        self._plain: WorldTransformer = _unwrap(transformer)
+        self._plain: WorldTransformer = unwrapped(transformer)
         self.average_network: WorldTransformer = average.requires_grad_(False)
         average.load_state_dict(self._plain.state_dict())
         self._teacher = teacher.requires_grad_(False)
@@ -264,7 +227,7 @@ class Consistency:
             self.config.grid_steps, shape, generator=moment.random, device=x0.device
         )
         sigma, lower = self._grid[index], self._grid[index + 1]
-        noisy = flow.interpolate(x0, _randn_like(x0, moment), sigma)
+        noisy = flow.interpolate(x0, noise_like(x0, moment), sigma)
         with torch.no_grad():
             velocity = self._teacher_velocity(x0, noisy, sigma, words, geometry)
             stepped = flow.euler_step(noisy, velocity, sigma, lower)
@@ -293,87 +256,6 @@ class Consistency:
             return teacher_forced(self._teacher, *inputs, self._kernels)
 
         return guided_by_words(velocity, words, self.config.guidance)
-
-
-class DistributionMatching:
-    """Stage 3: the student rolls out through its own memory and is moved to where clips are likelier.
-
-    The real score is the frozen bidirectional teacher; the critic learns the score of what the student
-    makes. Their difference at a random noise level is the student's gradient.
-    Source: DMD (arXiv 2311.18828), equations 7 and 8; Self Forcing (arXiv 2506.08009); Causal Forcing++
-    (arXiv 2605.15141).
-    """
-
-    average_network = None
-
-    def __init__(
-        self,
-        config: DistributionMatchingConfig,
-        student: nn.Module,
-        critic: nn.Module,
-        teacher: WorldTransformer,
-        cache: CacheConfig,
-    ) -> None:
-        self.config, self.cache = config, cache
-        self.trained = {"student": student, "critic": critic}
-        self._plain: WorldTransformer = _unwrap(student)
-        self._teacher = teacher.requires_grad_(False)
-        self._kernels: list[Attend] = [attend_all] * self._plain.config.layers
-        self._levels = flow.schedule(config.student_steps, config.shift).tolist()
-        self._first_levels = flow.schedule(config.first_frame_steps, config.shift).tolist()
-
-    def due(self, step: int) -> Sequence[str]:
-        return ("critic",) if step % self.config.critic_updates else ("student", "critic")
-
-    def loss(self, role: str, batch: LatentBatch, moment: Moment) -> tuple[Tensor, Metrics]:
-        geometry = self._plain.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
-        with torch.set_grad_enabled(role == "student"):
-            made = self._rollout(batch, geometry, moment)
-        sigma = self._noise_levels(made, moment)
-        noise = _randn_like(made, moment)
-        noisy = flow.interpolate(made.detach(), noise, sigma)
-        if role == "critic":
-            predicted = self._score(self.trained["critic"], noisy, sigma, batch.words, geometry)
-            return losses.flow_matching(predicted, made.detach(), noise), {}
-        with torch.no_grad():
-            fake = self._score(self.trained["critic"], noisy, sigma, batch.words, geometry)
-            real = guided_by_words(
-                lambda words: self._score(self._teacher, noisy, sigma, words, geometry),
-                batch.words,
-                self.config.guidance,
-            )
-        real_x0 = flow.x0_from_velocity(noisy, real, sigma)
-        fake_x0 = flow.x0_from_velocity(noisy, fake, sigma)
-        return losses.distribution_matching(made, real_x0, fake_x0), {}
-
-    def _rollout(self, batch: LatentBatch, geometry: Geometry, moment: Moment) -> Tensor:
-        config = self.config
-        # drawn from the step alone: all processes must exit alike, or the quick ones wait for the slow
-        random = np.random.default_rng(moment.step)
-        plan = Plan(
-            levels=self._levels,
-            exit_step=int(random.integers(config.student_steps)),
-            first_levels=self._first_levels,
-            first_exit_step=int(random.integers(config.first_frame_steps)),
-            commit=config.commit,
-            block_frames=config.block_frames,
-        )
-        known_frames = 0 if random.random() < config.invented_share else config.known_frames
-        known = batch.latents[:, :known_frames].float()
-        student = self.trained["student"]
-        return self_rollout(student, geometry, batch.words, known, self.cache, plan, moment.random)
-
-    def _score(
-        self, network: nn.Module, noisy: Tensor, sigma: Tensor, words: Tensor, geometry: Geometry
-    ) -> Tensor:
-        out: Tensor = network(noisy, sigma, words, geometry, self._kernels)
-        return out
-
-    def _noise_levels(self, made: Tensor, moment: Moment) -> Tensor:
-        """One level per clip, shifted and clamped."""
-        level = flow.shift(_rand((len(made), 1), made, moment), self.config.shift)
-        level = level.clamp(self.config.lowest_level, self.config.highest_level)
-        return level.expand(made.shape[:2])
 
 
 def guided(without: Tensor, with_words: Tensor, guidance: float) -> Tensor:
@@ -405,13 +287,16 @@ def teacher_forced(
     return both[:, context.shape[1] :]
 
 
-def _rand(shape: Sequence[int], like: Tensor, moment: Moment) -> Tensor:
+def random_uniform(shape: Sequence[int], like: Tensor, moment: Moment) -> Tensor:
+    """Uniform in [0, 1), on the device of `like`."""
     return torch.rand(tuple(shape), generator=moment.random, device=like.device)
 
 
-def _randn_like(x: Tensor, moment: Moment) -> Tensor:
+def noise_like(x: Tensor, moment: Moment) -> Tensor:
+    """Standard normal, of the shape and on the device of `x`."""
     return torch.randn(x.shape, generator=moment.random, device=x.device)
 
 
-def _unwrap(network: nn.Module) -> Any:
+def unwrapped(network: nn.Module) -> Any:
+    """The network without what averages its gradients over processes."""
     return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +31,12 @@ class Processes:
             return network
         ids = [self.device.index] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(network, ids, broadcast_buffers=False)
+
+    def alone(self, network: nn.Module) -> AbstractContextManager[None]:
+        """While it lasts, gradients of a wrapped network stay on this process and add up."""
+        if isinstance(network, nn.parallel.DistributedDataParallel):
+            return network.no_sync()
+        return nullcontext()
 
     def wait(self) -> None:
         if self.count > 1:

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
-from distill.batches import FrameBatches
+from distill import lineage
+from distill.batches import Batches, FrameBatches, to_device
 from distill.clips import ClipSet
 from distill.evaluate import Model
 from distill.processes import Processes
+from distill.samples import Samples
 from distill.stages import (
     ModelConfig,
     StageConfig,
@@ -21,6 +23,7 @@ from distill.stages import (
     compile_network,
 )
 from distill.trainer import Trainer
+from distill.trajectories import TrajectoriesConfig, write_trajectories
 from worldmodel import config as strict
 from worldmodel.autoencoder import Autoencoder, AutoencoderConfig, frames_to_float
 from worldmodel.checkpoint import (
@@ -45,6 +48,7 @@ def run_stage(
     init: Path | None,
     processes: Processes,
     teacher: Path | None = None,
+    autoencoder: Path | None = None,
 ) -> dict[str, Any]:
     """Train or resume one stage in folder `out`; leaves averaged weights and `report.json` there.
 
@@ -52,6 +56,7 @@ def run_stage(
         ValueError: if the data, the initial weights or the run folder do not fit the stage.
     """
     clips = ClipSet(data)
+    lineage.check(stage.objective, init, teacher)
     torch.manual_seed(stage.seed)
     networks = build_networks(stage, model, init, teacher)
     for network in networks.values():
@@ -65,8 +70,9 @@ def run_stage(
     wrapped = {role: processes.wrap(network) for role, network in networks.items()}
     objective = build_objective(stage, model, wrapped, teacher)
     batches = build_batches(stage, model, clips, processes)
+    samples = _samples(stage, model, autoencoder, batches, out, processes)
     out.mkdir(parents=True, exist_ok=True)
-    report = Trainer(stage, networks, objective, batches, out, processes).run()
+    report = Trainer(stage, networks, objective, batches, out, processes, samples).run()
     network = networks["student"]
     if isinstance(network, Autoencoder):
         _calibrate(network, clips, stage, processes)
@@ -76,6 +82,39 @@ def run_stage(
         (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     processes.wait()
     return report
+
+
+def _samples(
+    stage: StageConfig,
+    model: ModelConfig,
+    autoencoder: Path | None,
+    batches: Batches,
+    out: Path,
+    processes: Processes,
+) -> Samples | None:
+    if not stage.sample_every:
+        return None
+    decoder = None if autoencoder is None else load_autoencoder(autoencoder)
+    batch = to_device(batches.at(0), processes.device)
+    return Samples(stage=stage, model=model, autoencoder=decoder, batch=batch, out=out)
+
+
+def run_trajectories(
+    config: TrajectoriesConfig, data: Path, teacher: Path, out: Path, processes: Processes
+) -> dict[str, Any]:
+    """Store the paths of a teacher in clip folder `out`; returns what they cost.
+
+    Raises:
+        ValueError: if the data, the teacher or the folder do not fit the configuration.
+    """
+    clips = ClipSet(data)
+    direction: lineage.Direction = "causal" if config.history == "clean" else "bidirectional"
+    lineage.check_direction(teacher, direction, "--teacher")
+    model = strict.load(config.model, ModelConfig)
+    network = load_transformer(teacher)
+    if network.config != model.transformer:
+        raise ValueError(f"--teacher {teacher}: its transformer is not that of {config.model}")
+    return write_trajectories(config, clips, network, model.cache, out, processes)
 
 
 def _calibrate(
@@ -97,13 +136,17 @@ def load_autoencoder(folder: Path) -> Autoencoder:
     return network.eval()
 
 
-def export(config_path: Path, autoencoder: Path, transformer: Path, out: Path) -> None:
+def load_transformer(folder: Path) -> WorldTransformer:
+    """The transformer of a run or model folder, float32 on the CPU."""
+    config, weights = load_tensors(folder, "transformer", TransformerConfig)
+    network = WorldTransformer(config)
+    assign(network, weights, str(folder))
+    return network.eval()
+
+
+def export(playable: PlayableConfig, autoencoder: Path, transformer: Path, out: Path) -> None:
     """Write a playable model folder from two run folders."""
-    playable = strict.load(config_path, PlayableConfig)
-    network_config, weights = load_tensors(transformer, "transformer", TransformerConfig)
-    network = WorldTransformer(network_config)
-    assign(network, weights, str(transformer))
-    save_model(out, playable, load_autoencoder(autoencoder), network)
+    save_model(out, playable, load_autoencoder(autoencoder), load_transformer(transformer))
 
 
 def load_for_evaluation(folder: Path, device_name: str | None) -> Model:

@@ -10,23 +10,31 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill.batches import Batches, FrameBatches, LatentBatches, ResidentFrameBatches
+from distill import lineage
+from distill.batches import (
+    Batches,
+    FrameBatches,
+    LatentBatches,
+    PathBatches,
+    ResidentFrameBatches,
+)
 from distill.clips import ClipSet
+from distill.histories import NoisyHistory
+from distill.lineage import ObjectiveConfig
+from distill.matching import DistributionMatching, DistributionMatchingConfig
 from distill.objectives import (
     Consistency,
     ConsistencyConfig,
-    DistributionMatching,
-    DistributionMatchingConfig,
     FlowMatching,
-    FlowMatchingConfig,
     Objective,
     Reconstruction,
     ReconstructionConfig,
 )
 from distill.optimizers import OptimizerConfig
 from distill.processes import Processes
+from distill.regression import EndpointRegression, EndpointRegressionConfig
 from worldmodel import config as strict
-from worldmodel.attention import TeacherForcing, attend_all
+from worldmodel.attention import Attend, TeacherForcing, attend_all
 from worldmodel.autoencoder import Autoencoder, AutoencoderConfig
 from worldmodel.checkpoint import assign, load_tensors
 from worldmodel.kv_cache import CacheConfig
@@ -47,12 +55,11 @@ class StageConfig:
     """One stage: `configs/stage/*.yaml`."""
 
     model: Path  # relative to the working directory
-    objective: (
-        ReconstructionConfig | FlowMatchingConfig | ConsistencyConfig | DistributionMatchingConfig
-    )
+    objective: ObjectiveConfig
     optimizer: OptimizerConfig
     critic_optimizer: OptimizerConfig | None = None  # distribution matching only
-    batch_size: int  # clips (or single frames) a step, per process
+    batch_size: int  # clips (or single frames) at once, per process
+    accumulate: int = 1  # batches of which a step takes the mean gradient, one after another
     frames: int  # frames a clip; 1 for the autoencoder
     steps: int
     time_budget_s: float | None = None  # end early and on schedule when the steps do not fit
@@ -64,10 +71,21 @@ class StageConfig:
     attention_block: int = 128  # tokens; how finely a GPU skips what teacher forcing masks out
     resident: bool = False  # autoencoder: keep the frames in GPU memory, spread over the processes
     checkpoint_every_s: float = 120.0
+    sample_every: int = 0  # steps between pictures of what the student makes; 0: none
+    tensorboard: bool = False  # also write the log for tensorboard
 
     def __post_init__(self) -> None:
         if (self.objective.kind == "distribution_matching") != (self.critic_optimizer is not None):
             raise ValueError("critic_optimizer belongs to distribution_matching, and to it alone")
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
+        if self.objective.kind == "endpoint_regression" and (
+            self.time_reversal or self.prompt_dropout
+        ):
+            raise ValueError(
+                "endpoint_regression reads stored paths as they are: time_reversal and"
+                " prompt_dropout belong to their trajectories, and must be 0 here"
+            )
 
     def optimizer_of(self, role: str) -> OptimizerConfig:
         if role == "critic":
@@ -126,29 +144,28 @@ def build_objective(
     Raises:
         ValueError: if the stage needs a teacher and there is none, or the other way round.
     """
-    student = networks["student"]
+    student, objective = networks["student"], stage.objective
     device = next(student.parameters()).device
-    if isinstance(stage.objective, ConsistencyConfig):
+    if isinstance(objective, ConsistencyConfig):
         frozen = _frozen(stage, model, _needed(stage, teacher), device)
         average = _frozen(stage, model, None, device)
-        attend = _teacher_forcing(stage, model, device)
-        return Consistency(stage.objective, student, frozen, average, attend)
-    if isinstance(stage.objective, DistributionMatchingConfig):
+        return Consistency(objective, student, frozen, average, _kernel(stage, model, device))
+    if isinstance(objective, DistributionMatchingConfig):
         frozen = _frozen(stage, model, _needed(stage, teacher), device)
-        critic = networks["critic"]
-        return DistributionMatching(stage.objective, student, critic, frozen, model.cache)
+        critic, attend = networks["critic"], _kernel(stage, model, device)
+        return DistributionMatching(objective, student, critic, frozen, model.cache, attend)
     if teacher is not None:
-        raise ValueError(f"a {stage.objective.kind} stage has no use for --teacher")
-    if isinstance(stage.objective, ReconstructionConfig):
-        return Reconstruction(stage.objective, student)
-    if stage.objective.history == "full":
-        return FlowMatching(stage.objective, student, attend_all)
-    return FlowMatching(stage.objective, student, _teacher_forcing(stage, model, device))
+        raise ValueError(f"a {objective.kind} stage has no use for --teacher")
+    if isinstance(objective, ReconstructionConfig):
+        return Reconstruction(objective, student)
+    if isinstance(objective, EndpointRegressionConfig):
+        return EndpointRegression(objective, student, _kernel(stage, model, device))
+    return FlowMatching(objective, student, _kernel(stage, model, device))
 
 
 def _needed(stage: StageConfig, teacher: Path | None) -> Path:
     if teacher is None:
-        which = "1" if stage.objective.kind == "consistency" else "0"
+        which = "1" if lineage.teacher_of(stage.objective) == "causal" else "0"
         raise ValueError(
             f"a {stage.objective.kind} stage needs --teacher, a run folder of stage {which}"
         )
@@ -165,11 +182,14 @@ def _frozen(
     return network
 
 
-def _teacher_forcing(
-    stage: StageConfig, model: ModelConfig, device: torch.device
-) -> TeacherForcing:
+def _kernel(stage: StageConfig, model: ModelConfig, device: torch.device) -> Attend:
+    """What shows the student its history, unless that is its own rollout."""
+    history = lineage.history_of(stage.objective)
+    if history in ("full", "self"):
+        return attend_all
+    kernel = NoisyHistory if history == "noisy" else TeacherForcing
     tokens = model.transformer.tokens_per_frame
-    return TeacherForcing(stage.frames, tokens, model.cache, device, stage.attention_block)
+    return kernel(stage.frames, tokens, model.cache, device, stage.attention_block)
 
 
 def compile_network(network: nn.Module) -> None:
@@ -193,6 +213,17 @@ def build_batches(
     if stage.network_name == "autoencoder":
         clips.shards[0].array("frames")
         return FrameBatches(clips, stage.batch_size, stage.seed, rank)
+    if isinstance(stage.objective, EndpointRegressionConfig):
+        return PathBatches(
+            clips,
+            model.transformer.vocabulary,
+            batch_size=stage.batch_size,
+            frames=stage.frames,
+            shift=stage.objective.shift,
+            seed=stage.seed,
+            rank=rank,
+            ranks=ranks,
+        )
     return LatentBatches(
         clips,
         model.transformer.vocabulary,

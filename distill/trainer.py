@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from tqdm import tqdm
 
 from distill import losses
 from distill.batches import Batches, prefetch, to_device
+from distill.log import TrainingLog
 from distill.objectives import Moment, Objective
 from distill.optimizers import ExponentialAverage, Optimizers
 from distill.processes import Processes
+from distill.samples import Samples
 from distill.stages import StageConfig
 from distill.state import load_state, save_state
 from worldmodel import config as strict
@@ -41,9 +44,14 @@ class Trainer:
     batches: Batches
     out: Path
     processes: Processes
+    samples: Samples | None = None  # drawn every `stage.sample_every` steps
 
     def __post_init__(self) -> None:
         self.step = 0
+        self._written: TrainingLog | None = None
+        if self.processes.leads:
+            self._written = TrainingLog(self.out, tensorboard=self.stage.tensorboard)
+        self._logged = (0.0, 0)  # when, and at which step
         self.elapsed_s = 0.0  # training time of earlier runs of this stage
         self.optimizers = {
             role: Optimizers(self.stage.optimizer_of(role), network)
@@ -68,18 +76,23 @@ class Trainer:
         """
         self._resume()
         started = saved = time.monotonic()
+        self._logged = (started, self.step)
         bar = tqdm(
             total=self.stage.steps, initial=self.step, disable=not self.processes.leads, unit="step"
         )
-        remaining = range(self.step, self.stage.steps)
-        for batch in prefetch(self.batches, remaining, self._send):
+        parts = self.stage.accumulate
+        remaining = range(parts * self.step, parts * self.stage.steps)
+        read = prefetch(self.batches, remaining, self._send)
+        for first in read:
+            batches = [first, *islice(read, parts - 1)]
             now = time.monotonic()
             progress = self._update_progress(now - started)
             if progress >= 1.0:
                 break
-            self._one_step(batch, progress, bar)
+            self._one_step(batches, progress, bar)
             self.step += 1
             bar.update()
+            self._show_samples()
             if self._due_to_save(now - saved):
                 self._save(now - started)
                 saved = now
@@ -103,7 +116,7 @@ class Trainer:
             return False
         return self.processes.agree(float(seconds > self.stage.checkpoint_every_s)) > 0
 
-    def _one_step(self, batch: Any, progress: float, bar: tqdm[Any]) -> None:
+    def _one_step(self, batches: Sequence[Any], progress: float, bar: tqdm[Any]) -> None:
         # the generator is seeded per step, so a resumed run draws the noise it would have drawn
         nth_step = self.stage.seed * 1_000_003 + self.step
         self._random.manual_seed(nth_step * 512 + self.processes.rank)
@@ -111,9 +124,7 @@ class Trainer:
         due = self.objective.due(self.step)
         measured: dict[str, Tensor] = {}
         for role in due:
-            with self._precision():
-                loss, metrics = self.objective.loss(role, batch, moment)
-            loss.backward()
+            loss, metrics = self._backward(role, batches, moment)
             norm = self.optimizers[role].clip()
             finite = losses.is_finite(loss, norm)
             if finite.device.type == "cuda":
@@ -123,12 +134,29 @@ class Trainer:
             factor = self.stage.optimizer_of(role).factor(self.step, progress)
             self.optimizers[role].step(factor)
             prefix = "" if role == "student" else f"{role}_"
-            values = {"loss": loss.detach(), "gradient_norm": norm, **metrics}
+            values = {"loss": loss, "gradient_norm": norm, **metrics}
             measured |= {prefix + name: value for name, value in values.items()}
         if "student" in due:
             self.average.update()
         if self.step % LOG_EVERY == 0:
             self._log(measured, progress, bar)
+
+    def _backward(
+        self, role: str, batches: Sequence[Any], moment: Moment
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Leave the mean gradient over `batches`; returns the mean loss and metrics."""
+        measured: dict[str, list[Tensor]] = {}
+        for index, batch in enumerate(batches):
+            last = index == len(batches) - 1
+            # processes exchange gradients once, with the last part
+            with nullcontext() if last else self.processes.alone(self.objective.trained[role]):
+                with self._precision():
+                    loss, metrics = self.objective.loss(role, batch, moment)
+                (loss / len(batches)).backward()
+            for name, value in {"loss": loss.detach(), **metrics}.items():
+                measured.setdefault(name, []).append(value)
+        means = {name: torch.stack(values).mean() for name, values in measured.items()}
+        return means.pop("loss"), means
 
     def _precision(self) -> Any:
         if self.processes.device.type == "cuda":
@@ -142,12 +170,29 @@ class Trainer:
 
     def _log(self, measured: dict[str, Tensor], progress: float, bar: tqdm[Any]) -> None:
         values = {name: float(value) for name, value in measured.items()}
-        row = {"step": float(self.step), "progress": progress} | values
-        self._history.append(row)
+        row = {"progress": progress} | values | self._speed()
+        self._history.append({"step": float(self.step)} | row)
         bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
+        if self._written is not None:
+            self._written.write(self.step, row)
+
+    def _speed(self) -> dict[str, float]:
+        """Clips a second since the last row of the log, and memory; the caller waited for the GPU."""
+        (then, step), self._logged = self._logged, (time.monotonic(), self.step)
+        clips = (self.step - step) * self._clips_per_step
+        speed = {"clips_per_second": clips / max(self._logged[0] - then, 1e-9)} if clips else {}
+        memory = _peak_memory_gib(self.processes.device)
+        return speed if memory is None else speed | {"peak_memory_gib": memory}
+
+    @property
+    def _clips_per_step(self) -> int:
+        return self.stage.batch_size * self.stage.accumulate * self.processes.count
+
+    def _show_samples(self) -> None:
+        if self.samples is None or self.step % self.stage.sample_every:
+            return
         if self.processes.leads:
-            with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            self.samples.write(self.average, self.step)
 
     @property
     def _checkpoint(self) -> Path:
@@ -187,7 +232,6 @@ class Trainer:
         self.average.load(state["average"], state["average_updates"])
 
     def _report(self, seconds: float) -> dict[str, Any]:
-        units = self.step * self.stage.batch_size * self.processes.count
         return {
             "stage": strict.to_plain(self.stage),
             "steps": self.step,
@@ -195,7 +239,7 @@ class Trainer:
             "processes": self.processes.count,
             "device": _device_name(self.processes.device),
             "torch": torch.__version__,
-            "clips_per_second": round(units / max(seconds, 1e-9), 1),
+            "clips_per_second": round(self.step * self._clips_per_step / max(seconds, 1e-9), 1),
             "peak_memory_gib": _peak_memory_gib(self.processes.device),
             "last": self._history[-1] if self._history else {},
         }

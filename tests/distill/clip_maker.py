@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distill.clips import write_manifest, write_shard
 from tests.worldmodel.tiny import walk
+from worldmodel import flow
 
 
 def write_clips(
-    folder: Path, *, shards: int = 2, clips: int = 3, frames: int = 8, latents: bool = False
+    folder: Path,
+    *,
+    shards: int = 2,
+    clips: int = 3,
+    frames: int = 8,
+    latents: bool = False,
+    paths: bool = False,
 ) -> Path:
-    """A folder of `shards` x `clips` clips, 64x112 px frames or latents of the nano model."""
+    """A folder of `shards` x `clips` clips, 64x112 px frames or latents of the nano model.
+
+    `paths` adds the path of a teacher to the latents, with 4 steps.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(shards):
         random = np.random.default_rng(index)
@@ -29,9 +41,18 @@ def write_clips(
             cameras=np.stack(cameras),
             intrinsics=np.tile(np.array([0.6, 1.05, 0.5, 0.5], np.float32), (clips, frames, 1)),
             prompts=["meadow"] * clips,
-            metadata={},
+            metadata={"levels": json.dumps(flow.schedule(4, 3.0).tolist())} if paths else {},
             frames=None if latents else pixels,
             latents=made if latents else None,
+            paths=_paths(made, random) if paths else None,
         )
     write_manifest(folder, source="noise", licence="Apache-2.0")
     return folder
+
+
+def _paths(ends: NDArray[np.float16], random: np.random.Generator) -> NDArray[np.float16]:
+    """Straight lines [n f 5 p c] from noise to `ends` [n f p c]."""
+    noise = random.standard_normal(ends.shape)
+    levels = flow.schedule(4, 3.0).tolist()
+    places = [(1 - level) * ends + level * noise for level in levels]
+    return np.stack(places, axis=2).astype(np.float16)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from tests.worldmodel import tiny
 from worldmodel import flow
 from worldmodel.attention import TeacherForcing
 from worldmodel.sampler import sample
-from worldmodel.transformer import WorldTransformer
+from worldmodel.transformer import Geometry, WorldTransformer
 
 CONFIG = ConsistencyConfig(kind="consistency", grid_steps=48, shift=5.0)
 
@@ -108,6 +110,26 @@ def test_without_guidance_the_teacher_is_asked_once() -> None:
     assert asked == [2.0]
     assert torch.equal(guided_by_words(velocity, torch.ones(2), 3.0), torch.full((2,), 3.0))
     assert asked == [2.0, 2.0, 0.0]
+
+
+def test_the_pass_without_words_keeps_the_camera() -> None:
+    """Guidance is over words: both passes of the teacher get the same geometry."""
+    seen: list[tuple[float, Geometry]] = []
+
+    class Watched(PathTo):
+        def forward(self, latents: Tensor, sigma: Tensor, *others: Any) -> Tensor:
+            seen.append((float(others[0].sum()), others[1]))
+            return super().forward(latents, sigma)
+
+    config = replace(CONFIG, guidance=3.0)
+    networks = [kind(tiny.transformer_config()) for kind in (PathTo, Watched, PathTo)]
+    attend = TeacherForcing(4, 8, tiny.CACHE, torch.device("cpu"))
+    batch = replace(_batch(), words=torch.ones(2, 1))
+    Consistency(config, *networks, attend).loss("student", batch, _moment(0))
+    (with_words, first), (without, second) = seen
+    assert (with_words, without) == (2.0, 0.0)
+    for a, b in zip(first.tensors(), second.tensors(), strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("solver", ["euler", "consistency"])

@@ -14,71 +14,189 @@ import pytest
 from PIL import Image
 
 from distill.__main__ import main
+from distill.clips import ClipSet
+from distill.pipeline import Machine, PipelineConfig, _settings, run_pipeline, summary
+from distill.run import load_transformer
+from worldmodel import config as strict
 from worldmodel.session import load_session
 from worldmodel.types import Camera, Start
 
+NANO = "configs/pipeline/nano.yaml"
+HERE = ("--here", "--device", "cpu", "--workers", "2")
+
+
+@pytest.fixture(scope="module")
+def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the whole nano pipeline ran, in less than a minute of one core."""
+    out = tmp_path_factory.mktemp("nano") / "run"
+    began = time.process_time()
+    assert main(["pipeline", NANO, "--out", str(out), *HERE]) == 0
+    assert time.process_time() - began < 60
+    return out
+
 
 @pytest.mark.slow
-def test_nano_goes_from_nothing_to_a_world_that_plays(tmp_path: Path) -> None:
-    began = time.monotonic()
-    run = str(tmp_path)
-
-    def distill(*arguments: str) -> None:
-        assert main([argument.replace("RUN", run) for argument in arguments]) == 0
-
-    distill("render", "configs/data/nano.yaml", "--out", "RUN/clips", "--workers", "2")
-    stage = "configs/stage/nano"
-    distill("train", f"{stage}/autoencoder.yaml", "--data", "RUN/clips", "--out", "RUN/ae")
-    distill("encode", "RUN/clips", "--autoencoder", "RUN/ae", "--out", "RUN/latents")
-    distill("train", f"{stage}/0.yaml", "--data", "RUN/latents", "--out", "RUN/0")
-    distill(
-        "train", f"{stage}/1.yaml", "--data", "RUN/latents", "--init", "RUN/0", "--out", "RUN/1"
-    )
-    latents = ("--data", "RUN/latents")
-    distil = ("train", f"{stage}/2-causal-cd.yaml", *latents, "--init", "RUN/1")
-    distill(*distil, "--teacher", "RUN/1", "--out", "RUN/2")
-    match = ("train", f"{stage}/3.yaml", *latents, "--init", "RUN/2")
-    distill(*match, "--teacher", "RUN/0", "--out", "RUN/3")
-    parts = ("--autoencoder", "RUN/ae", "--transformer", "RUN/3")
-    distill("export", "configs/export/nano.yaml", *parts, "--out", "RUN/model")
-    distill(
-        "sample", "RUN/model", "--data", "RUN/clips", "--out", "RUN/sheet.png",
-        "--clips", "2", "--columns", "0,1,8", "--device", "cpu",
-    )  # fmt: skip
-    distill(
-        "evaluate", "RUN/model", "--data", "RUN/clips", "--out", "RUN/evaluation.json",
-        "--clips", "2", "--longest", "8", "--steps", "2", "--device", "cpu",
-    )  # fmt: skip
-    assert time.monotonic() - began < 180
-
-    assert Image.open(tmp_path / "sheet.png").size == (3 * 112, 2 * (2 * 64 + 4))
-    result = json.loads((tmp_path / "evaluation.json").read_text())
-    assert set(result["rows"]) == {
-        "autoencoder", "repeat last true frame", "2 steps", "wrong camera, 2 steps"
-    }  # fmt: skip
+def test_nano_goes_from_nothing_to_a_world_that_plays(nano: Path) -> None:
+    result = json.loads((nano / "evaluation" / "evaluation.json").read_text())
+    assert {"autoencoder", "2 steps", "wrong camera, 2 steps"} <= set(result["rows"])
     assert 5 < result["rows"]["2 steps"]["psnr_db"]["8"] < 60
+    sheet = str(nano / "sheet.png")
+    columns = ["--clips", "2", "--columns", "0,1,8", "--device", "cpu"]
+    command = ["sample", str(nano / "model"), "--data", str(nano / "clips"), "--out", sheet]
+    assert main([*command, *columns, "--overwrite"]) == 0
+    assert Image.open(sheet).size == (3 * 112, 2 * (2 * 64 + 4))
+    for name, commit in (("model", "clean"), ("own-memory-model", "own")):
+        session = load_session(nano / name, device="cpu")
+        assert session.playable.rollout.commit == commit
+        camera = Camera(np.eye(4), session.spec.intrinsics)
+        session.reset(Start(seed=1), camera)
+        assert session.step([camera]).shape == (1, 64, 112, 3)
 
-    session = load_session(tmp_path / "model", device="cpu")
-    camera = Camera(np.eye(4), session.spec.intrinsics)
-    session.reset(Start(seed=1), camera)
-    assert session.step([camera]).shape == (1, 64, 112, 3)
+
+@pytest.mark.slow
+def test_every_initialisation_leads_to_a_student_of_its_own(nano: Path) -> None:
+    students = {
+        path.parent.name: load_transformer(path.parent).state_dict()
+        for path in nano.glob("3-from-*/report.json")
+    }
+    assert len(students) == 5
+    first = [weights["blocks.0.q.weight"] for weights in students.values()]
+    assert all(not a.equal(b) for i, a in enumerate(first) for b in first[:i])
+
+
+@pytest.mark.slow
+def test_causal_consistency_stores_nothing_and_regression_says_what_it_stores(nano: Path) -> None:
+    steps = strict.load(NANO, PipelineConfig).all_steps()
+    rows = {line.split(" | ")[0][2:]: line for line in summary(steps, nano).splitlines()[2:]}
+    assert rows["2-causal-cd"].endswith("|  |")
+    stored = sum(
+        np.prod(ClipSet(nano / "causal-paths").array("paths", clip).shape) * 2 for clip in range(4)
+    )
+    assert rows["causal-paths"].endswith(f"| {stored} |")
+
+
+@pytest.mark.slow
+def test_what_is_done_is_not_done_again(nano: Path) -> None:
+    ran: list[str] = []
+    config, machine = strict.load(NANO, PipelineConfig), Machine(here=True, device="cpu")
+
+    def watched(arguments: list[str]) -> int:
+        ran.append(Path(arguments[arguments.index("--out") + 1]).name)
+        return main(arguments)
+
+    run_pipeline(config, nano, machine, watched)
+    assert ran == []
+    hidden = nano / "hidden"
+    (nano / "causal-paths").rename(hidden)  # read by finished steps only
+    run_pipeline(config, nano, machine, watched)
+    assert ran == []
+    hidden.rename(nano / "causal-paths")
+    (nano / "own-memory-model" / "model.yaml").unlink()
+    run_pipeline(config, nano, machine, watched)
+    assert ran == ["own-memory-model"]
+
+
+@pytest.mark.slow
+def test_a_finished_step_with_other_settings_is_refused(
+    nano: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(
+        Path(NANO).read_text().replace("overrides: [steps=20]", "overrides: [steps=21]")
+    )
+    before = (nano / "stage-0" / "report.json").read_bytes()
+    assert main(["pipeline", str(other), "--out", str(nano), *HERE]) == 2
+    error = capsys.readouterr().err
+    assert "done with other settings (overrides, settings.steps differ)" in error
+    assert len(error.strip().splitlines()) == 1
+    assert (nano / "stage-0" / "report.json").read_bytes() == before
+
+
+def test_a_step_that_fails_stops_the_pipeline(tmp_path: Path) -> None:
+    config, out = strict.load(NANO, PipelineConfig), tmp_path / "run"
+    with pytest.raises(ValueError, match=r"step 'clips' failed \(exit code 3\)"):
+        run_pipeline(config, out, Machine(here=True), lambda _: 3)
+    assert not (out / "pipeline.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ("{kind: encode, name: a, data: b, autoencoder: b}", "reads 'b', which is no earlier step"),
+        ("{kind: render, name: ../a, config: configs/data/nano.yaml}", "a name is a folder's"),
+        ("{kind: render, name: a, confg: x}", "did you mean 'config'"),
+        ("{kind: paint, name: a}", "expected one of render, train"),
+        (
+            "{kind: each, of: {x: [a]}, steps: [{kind: render, name: '{y}', config: z.yaml}]}",
+            "`of` has no 'y'",
+        ),
+    ],
+)
+def test_a_pipeline_that_cannot_be_is_refused(steps: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(f"steps:\n  - {steps}\n")
+    with pytest.raises(ValueError, match=message):
+        strict.load(path, PipelineConfig)
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs/pipeline").glob("*.yaml")), ids=str)
+def test_the_settings_of_every_pipeline_are_read_before_its_first_step(path: Path) -> None:
+    config = strict.load(path, PipelineConfig)
+    assert config.steps[0].kind == "render"
+    assert all(_settings(step) for step in config.all_steps())
+
+
+def test_each_writes_its_steps_out_for_every_combination() -> None:
+    names = [
+        step.name for step in strict.load("configs/pipeline/nano.yaml", PipelineConfig).all_steps()
+    ]
+    assert [name for name in names if name.startswith("3-from-")] == [
+        "3-from-2-causal-cd",
+        "3-from-2-causal-ode",
+        "3-from-2-bidirectional-ode",
+        "3-from-2-causal-dmd",
+        "3-from-stage-1",
+    ]
+    paper = strict.load("configs/pipeline/initialisations.yaml", PipelineConfig).all_steps()
+    table = [
+        step.name for step in paper if step.kind == "train" and step.name.startswith("3-from-")
+    ]
+    assert len(table) == len(set(table)) == 5 * 3
 
 
 @pytest.mark.slow
 def test_two_processes_train_one_network(tmp_path: Path) -> None:
+    """Through the pipeline, as on two GPUs: gradients of a rollout are averaged like any other."""
     from tests.distill.clip_maker import write_clips
 
-    data = write_clips(tmp_path / "data", latents=True)
-    out = tmp_path / "run"
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29533",
-        "-m", "distill", "train", "configs/stage/nano/1.yaml", "steps=6", "checkpoint_every_s=0.1",
-        "--data", str(data), "--out", str(out), "--device", "cpu",
-    ]  # fmt: skip
+    out, path = tmp_path / "run", tmp_path / "pipeline.yaml"
+    data = str(write_clips(out / "latents", latents=True))
+    for stage, init in (("0", []), ("1", ["--init", str(out / "0")])):
+        command = ["train", f"configs/stage/nano/{stage}.yaml", "steps=2", "--data", data, *init]
+        assert main([*command, "--out", str(out / stage), "--device", "cpu"]) == 0
+    path.write_text(
+        """
+steps:
+  - {kind: render, name: latents, config: configs/data/nano.yaml}
+  - {kind: train, name: "0", config: configs/stage/nano/0.yaml, data: latents}
+  - {kind: train, name: "1", config: configs/stage/nano/1.yaml, data: latents}
+  - kind: train
+    name: stage-3
+    config: configs/stage/nano/3.yaml
+    overrides: [steps=6, accumulate=2, checkpoint_every_s=0.1, objective.invented_share=0.5]
+    data: latents
+    init: "1"
+    teacher: "0"
+"""
+    )
+    command = [sys.executable, "-m", "distill", "pipeline", str(path), "--out", str(out)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150, env=environment)
+    done = subprocess.run(
+        [*command, "--processes", "2", "--device", "cpu"],
+        capture_output=True, text=True, timeout=150, env=environment,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    report = json.loads((out / "report.json").read_text())
+    report = json.loads((out / "stage-3" / "report.json").read_text())
     assert report["processes"] == 2
     assert report["steps"] == 6
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from distill.__main__ import main
 from distill.clips import ClipSet
+from distill.lineage import teacher_of
 from distill.objectives import Moment
 from distill.processes import Processes
+from distill.run import load_transformer
 from distill.stages import build_batches, build_network, build_objective, load_stage
 from distill.state import load_state, save_state
 from distill.trainer import NotFiniteError, Trainer
@@ -18,7 +26,8 @@ from tests.worldmodel.tiny import shaken
 from worldmodel.checkpoint import save_module
 
 ALONE = Processes(0, 1, torch.device("cpu"))
-STAGES = ["nano/autoencoder", "nano/0", "nano/1", "nano/2-causal-cd", "nano/3"]
+STAGES = sorted(f"nano/{path.stem}" for path in Path("configs/stage/nano").glob("*.yaml"))
+REAL_STAGES = sorted(path.stem for path in Path("configs/stage").glob("*.yaml"))
 
 
 def _trainer(stage_name: str, data: Path, out: Path, *overrides: str) -> Trainer:
@@ -28,7 +37,7 @@ def _trainer(stage_name: str, data: Path, out: Path, *overrides: str) -> Trainer
     batches = build_batches(stage, model, ClipSet(data), ALONE)
     out.mkdir(parents=True, exist_ok=True)
     teacher = None
-    if stage.objective.kind in ("consistency", "distribution_matching"):
+    if teacher_of(stage.objective) is not None:
         teacher = out / "teacher"
         teacher.mkdir(exist_ok=True)
         other = shaken(build_network(stage, model, None), 0.05)
@@ -41,15 +50,34 @@ def _trainer(stage_name: str, data: Path, out: Path, *overrides: str) -> Trainer
 
 
 def _data(stage_name: str, tmp_path: Path) -> Path:
-    return write_clips(tmp_path / "data", latents=not stage_name.endswith("autoencoder"))
+    latents, paths = not stage_name.endswith("autoencoder"), stage_name.endswith("ode")
+    return write_clips(tmp_path / "data", latents=latents, paths=paths)
 
 
-@pytest.mark.parametrize("stage_name", STAGES)
-def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(stage_name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage_name", REAL_STAGES)
+def test_every_stage_builds_and_takes_two_steps(stage_name: str, tmp_path: Path) -> None:
+    overrides = ["model=configs/model/nano.yaml", "batch_size=2", "compile=false", "resident=false"]
+    frames = 1 if stage_name == "autoencoder" else 8
     data = _data(stage_name, tmp_path)
-    whole = _trainer(stage_name, data, tmp_path / "whole", "steps=10")
+    trainer = _trainer(stage_name, data, tmp_path, *overrides, "steps=2", f"frames={frames}")
+    # of the roles due in two steps, the last listed moves: a critic that is still its teacher moves none
+    trained = list(trainer.networks.values())[-1]
+    before = [parameter.detach().clone() for parameter in trained.parameters()]
+    assert trainer.run()["steps"] == 2
+    pairs = zip(before, trained.parameters(), strict=True)
+    assert any(not torch.equal(old, new) for old, new in pairs)
+
+
+@pytest.mark.parametrize(
+    ("stage_name", "accumulate"), [*((stage, 1) for stage in STAGES), ("nano/1", 2)]
+)
+def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(
+    stage_name: str, accumulate: int, tmp_path: Path
+) -> None:
+    data, steps = _data(stage_name, tmp_path), ["steps=10", f"accumulate={accumulate}"]
+    whole = _trainer(stage_name, data, tmp_path / "whole", *steps)
     whole.run()
-    first = _trainer(stage_name, data, tmp_path / "parts", "steps=10")
+    first = _trainer(stage_name, data, tmp_path / "parts", *steps)
     step_one = first._one_step
 
     def killed_at_five(*arguments: object) -> None:
@@ -61,7 +89,7 @@ def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(stage_name: str, tmp_pat
     first._one_step = killed_at_five  # type: ignore[method-assign, assignment]
     with pytest.raises(KeyboardInterrupt):
         first.run()
-    second = _trainer(stage_name, data, tmp_path / "parts", "steps=10")
+    second = _trainer(stage_name, data, tmp_path / "parts", *steps)
     second.run()
     assert second.step == 10
     ours, theirs = whole.network.state_dict(), second.network.state_dict()
@@ -71,9 +99,13 @@ def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(stage_name: str, tmp_pat
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("stage_name", STAGES[:-1])  # the loss of stage 3 is no distance that falls
+# the loss of distribution matching is no distance that falls
+@pytest.mark.parametrize("stage_name", [s for s in STAGES if "dmd" not in s and "/3" not in s])
 def test_every_stage_learns_something_in_a_few_steps(stage_name: str, tmp_path: Path) -> None:
-    trainer = _trainer(stage_name, _data(stage_name, tmp_path), tmp_path / "run", "steps=40")
+    # a regression begins from a trained network and has the rate for that; here it begins from none
+    faster = ["optimizer.learning_rate=5.0e-3"] if stage_name.endswith("ode") else []
+    data = _data(stage_name, tmp_path)
+    trainer = _trainer(stage_name, data, tmp_path / "run", "steps=40", *faster)
     batch = trainer.batches.at(0)
 
     def loss() -> float:
@@ -84,6 +116,72 @@ def test_every_stage_learns_something_in_a_few_steps(stage_name: str, tmp_path: 
     before = loss()
     trainer.run()
     assert loss() < 0.95 * before
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint_bit_for_bit(tmp_path: Path) -> None:
+    data = str(write_clips(tmp_path / "data", latents=True))
+    stage = ["configs/stage/nano/1.yaml", "steps=60", "checkpoint_every_s=0.01", "--data", data]
+    command = ["train", *stage, "--device", "cpu", "--out"]
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "distill", *command, str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
+    )
+    deadline = time.monotonic() + 60
+    while not (out / "checkpoint.safetensors").is_file() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait(timeout=30)
+    assert not (out / "report.json").exists()
+    reached = load_state(out / "checkpoint.safetensors")["step"]
+    assert 0 < reached < 60
+    assert main([*command, str(out)]) == 0
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    ours, theirs = load_transformer(out), load_transformer(tmp_path / "whole")
+    for name, weight in theirs.state_dict().items():
+        assert torch.equal(weight, ours.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("truncated shard", "00001.safetensors: truncated"),
+        ("no poses", "00001.safetensors: lacks cameras, intrinsics"),
+        ("other configuration", "holds a run of another configuration (it differs in seed)"),
+        ("damaged checkpoint", "damaged or truncated checkpoint"),
+        ("wrong network", "expected one transformer-1-of-N.safetensors"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_and_leaves_the_run_as_it_was(
+    damage: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = write_clips(tmp_path / "data", latents=True), tmp_path / "run"
+    train = ["train", "configs/stage/nano/0.yaml", "steps=2", "--data", str(data), "--out"]
+    assert main([*train, str(out)]) == 0
+    shard, more = data / "00001.safetensors", []
+    if damage == "truncated shard":
+        shard.write_bytes(shard.read_bytes()[:-9])
+    elif damage == "no poses":
+        save_file({"latents": torch.zeros(3, 8, 28, 8)}, shard, {"prompts": "[]"})
+    elif damage == "other configuration":
+        train.insert(2, "seed=1")
+    elif damage == "damaged checkpoint":
+        checkpoint = out / "checkpoint.safetensors"
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-9])
+    else:
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        more = ["--init", str(empty)]
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    capsys.readouterr()
+    assert main([*train, str(out), *more]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert error.splitlines()[-1].startswith("distill train: ")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_gradients_reach_every_parameter_of_the_student(tmp_path: Path) -> None:
@@ -110,6 +208,33 @@ def test_training_stops_before_an_update_that_is_not_finite(tmp_path: Path) -> N
         trainer.run()
     for old, new in zip(before, trainer.network.blocks.parameters(), strict=True):  # type: ignore[union-attr]
         assert torch.equal(old, new)
+
+
+def test_accumulated_gradients_are_the_mean_of_those_of_their_batches(tmp_path: Path) -> None:
+    trainer = _trainer("nano/1", _data("nano/1", tmp_path), tmp_path / "run", "accumulate=3")
+    batches = [trainer.batches.at(index) for index in range(3)]
+    weight = trainer.network.latent_out.weight  # type: ignore[union-attr]
+    moment = Moment(0, 0.0, torch.Generator().manual_seed(0))
+    each, losses = [], []
+    for batch in batches:
+        loss, _ = trainer._backward("student", [batch], moment)
+        each.append(weight.grad.clone())  # type: ignore[union-attr]
+        losses.append(loss)
+        trainer.network.zero_grad()
+    again = Moment(0, 0.0, torch.Generator().manual_seed(0))
+    loss, _ = trainer._backward("student", batches, again)
+    torch.testing.assert_close(weight.grad, torch.stack(each).mean(0))
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+
+
+def test_a_run_with_accumulated_steps_reads_every_batch_once(tmp_path: Path) -> None:
+    data = _data("nano/1", tmp_path)
+    trainer = _trainer("nano/1", data, tmp_path / "run", "steps=4", "accumulate=2")
+    read: list[int] = []
+    plain = trainer.batches.at
+    trainer.batches.at = lambda step: (read.append(step), plain(step))[1]  # type: ignore[method-assign]
+    assert trainer.run()["steps"] == 4
+    assert sorted(read) == list(range(8))
 
 
 def test_the_log_tells_the_roles_apart(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from tests.worldmodel import tiny
 from worldmodel.checkpoint import load_model, save_model
-from worldmodel.session import load_session
+from worldmodel.session import WorldSession, load_session
 from worldmodel.types import Start
 
 
@@ -39,6 +40,27 @@ def test_restore_then_the_same_inputs_gives_bit_identical_frames() -> None:
     other = tiny.session()
     other.restore(state)
     assert np.array_equal(first, [other.step([camera]) for camera in cameras[6:]])
+
+
+def test_a_memory_of_own_steps_survives_a_restore_and_a_moved_anchor() -> None:
+    config = tiny.playable()
+    config = replace(config, rollout=replace(config.rollout, solver="consistency", commit="own"))
+    cpu, cameras = torch.device("cpu"), tiny.walk(10)
+
+    def new() -> WorldSession:
+        return WorldSession(config, tiny.autoencoder(), tiny.transformer(), cpu, torch.float32)
+
+    plain, other, moved = new(), new(), new()
+    for session in (plain, moved):
+        session.reset(Start(seed=2), cameras[0])
+        for camera in cameras[1:5]:
+            session.step([camera])
+    other.restore(plain.snapshot())
+    moved.move_anchor(cameras[5].camera_from_world)
+    for camera in cameras[5:]:
+        frame = plain.step([camera])
+        assert np.array_equal(frame, other.step([camera]))
+        assert np.abs(frame.astype(int) - moved.step([camera]).astype(int)).max() <= 1
 
 
 def test_moving_the_anchor_leaves_the_next_frames_unchanged() -> None:

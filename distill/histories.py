@@ -1,0 +1,121 @@
+"""What a frame sees before it, in passes over whole clips that the player never makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+
+from worldmodel.attention import Attend, TeacherForcing
+from worldmodel.kv_cache import CacheConfig
+from worldmodel.transformer import Geometry, WorldTransformer
+
+Rule = Callable[[Tensor, Tensor], Tensor]  # frames of queries and keys -> which pairs may see
+
+
+class NoisyHistory(TeacherForcing):
+    """Causal training on one copy of a clip: a frame sees itself and those before it, noisy as they are.
+
+    It sees as many as the cache holds, and the sinks.
+    Source: CausVid (arXiv 2412.07772) and the ODE initialisation of Self Forcing (arXiv 2506.08009).
+    """
+
+    def __init__(
+        self,
+        frames: int,
+        tokens: int,
+        cache: CacheConfig,
+        device: torch.device,
+        block_tokens: int = 128,
+    ) -> None:
+        """`block_tokens`: the granularity at which a GPU skips what is masked out."""
+
+        def seen(query: Tensor, key: Tensor) -> Tensor:
+            return _remembered(query - 1, key, cache) | (key == query)
+
+        self.mask = _mask(seen, (frames, frames), tokens, device, block_tokens)
+
+
+class CleanHistory:
+    """What teacher forcing shows, for many passes over noisy frames behind the same clean ones.
+
+    What the network makes of the clean frames is computed once. Nothing of it has a gradient. The masks
+    are made once too: a compiler would take new ones for another case.
+    """
+
+    def __init__(self, frames: int, tokens: int, cache: CacheConfig, device: torch.device) -> None:
+        def clean(query: Tensor, key: Tensor) -> Tensor:
+            return _remembered(query, key, cache)
+
+        def noisy(query: Tensor, key: Tensor) -> Tensor:  # keys: the clean frames, then the noisy
+            own = key - frames == query
+            return (_remembered(query - 1, key, cache) & (key < frames)) | own
+
+        self._among_clean = _mask(clean, (frames, frames), tokens, device)
+        self._of_noisy = _mask(noisy, (frames, 2 * frames), tokens, device)
+
+    @torch.no_grad()
+    def kernels(
+        self, network: WorldTransformer, context: Tensor, words: Tensor, geometry: Geometry
+    ) -> list[Attend]:
+        """With which noisy frames see the clean frames of `context` [b f p c] before each."""
+        layers = range(network.config.layers)
+        *kernels, last = (_Recording(self._among_clean) for _ in layers)
+        zero = context.new_zeros(context.shape[:2])
+        last.record(*network.last_keys_values(context, zero, words, geometry, kernels))
+        return [_After(kernel, self._of_noisy) for kernel in (*kernels, last)]
+
+
+class _Recording(TeacherForcing):
+    """Clean frames see clean frames, and their keys and values are kept."""
+
+    def __init__(self, mask: BlockMask | Tensor) -> None:
+        self.mask = mask
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self.record(k, v)
+        return super().__call__(q, k, v)
+
+    def record(self, k: Tensor, v: Tensor) -> None:
+        self.keys, self.values = k, v
+
+
+class _After(TeacherForcing):
+    """Noisy frames see themselves and the recorded clean ones before them."""
+
+    def __init__(self, clean: _Recording, mask: BlockMask | Tensor) -> None:
+        self.mask, self.keys, self.values = mask, clean.keys, clean.values
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        keys, values = torch.cat([self.keys, k], dim=1), torch.cat([self.values, v], dim=1)
+        return super().__call__(q, keys, values)
+
+
+def _remembered(newest: Tensor, key: Tensor, cache: CacheConfig) -> Tensor:
+    """Which frames `key` a cache holds when frame `newest` is the last one written to it."""
+    recent = key > newest - cache.window_frames
+    return (recent | (key < cache.sink_frames)) & (key <= newest)
+
+
+def _mask(
+    seen: Rule,
+    frames: tuple[int, int],
+    tokens: int,
+    device: torch.device,
+    block_tokens: int = 128,
+) -> BlockMask | Tensor:
+    """`seen` between the tokens of so many query and key frames."""
+    queries, keys = (count * tokens for count in frames)
+
+    def allowed(_batch: Any, _head: Any, query: Tensor, key: Tensor) -> Tensor:
+        return seen(query // tokens, key // tokens)
+
+    if device.type == "cuda":
+        return create_block_mask(
+            allowed, None, None, queries, keys, str(device), BLOCK_SIZE=block_tokens
+        )
+    rows, columns = torch.arange(queries, device=device), torch.arange(keys, device=device)
+    return allowed(0, 0, rows[:, None], columns[None])

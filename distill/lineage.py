@@ -1,0 +1,83 @@
+"""Which run may begin or teach which stage: no bidirectional network teaches a causal one to continue.
+
+A run folder says in its `report.json` what trained it. Weights without a report are taken as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from distill.matching import DistributionMatchingConfig
+from distill.objectives import ConsistencyConfig, FlowMatchingConfig, ReconstructionConfig
+from distill.regression import EndpointRegressionConfig
+
+ObjectiveConfig = (
+    ReconstructionConfig
+    | FlowMatchingConfig
+    | EndpointRegressionConfig
+    | ConsistencyConfig
+    | DistributionMatchingConfig
+)
+History = Literal["full", "clean", "noisy", "self"]
+Direction = Literal["causal", "bidirectional"]
+
+
+def history_of(objective: ObjectiveConfig) -> History:
+    """What the student of a stage sees besides its own frame."""
+    if isinstance(objective, ReconstructionConfig):
+        return "full"
+    if isinstance(objective, ConsistencyConfig):
+        return "clean"
+    return objective.history
+
+
+def teacher_of(objective: ObjectiveConfig) -> Direction | None:
+    """The kind of teacher a stage needs, if any."""
+    if isinstance(objective, ConsistencyConfig):
+        return "causal"
+    if isinstance(objective, DistributionMatchingConfig):
+        return "causal" if objective.causal_scores else "bidirectional"
+    return None
+
+
+def check(objective: ObjectiveConfig, init: Path | None, teacher: Path | None) -> None:
+    """Refuse a stage that would begin or learn from a run of the wrong kind.
+
+    Raises:
+        ValueError: naming the run folder, what it is and what is needed.
+    """
+    needed = teacher_of(objective)
+    if teacher is not None and needed is not None:
+        check_direction(teacher, needed, "--teacher")
+    if init is not None and needed is not None and history_of(objective) != "noisy":
+        check_direction(init, "causal", "--init")
+
+
+def check_direction(run: Path, needed: Direction, argument: str) -> None:
+    """Raises ValueError, naming `argument`, if `run` sees its history another way."""
+    trained = _objective(run)
+    if trained is None or trained["kind"] == "reconstruction":  # loading says what is missing there
+        return
+    full = trained["kind"] == "flow_matching" and trained["history"] == "full"
+    found = "bidirectional" if full else "causal"
+    if found != needed:
+        stage = "0" if needed == "bidirectional" else "1"
+        raise ValueError(
+            f"{argument} {run}: a {found} network ({trained['kind']}), but a {needed} one is needed:"
+            f" the run folder of stage {stage}"
+        )
+
+
+def _objective(run: Path) -> dict[str, Any] | None:
+    path = run / "report.json"
+    if not path.is_file():
+        return None
+    try:
+        objective: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["stage"][
+            "objective"
+        ]
+    except (json.JSONDecodeError, KeyError) as error:
+        raise ValueError(f"{path}: not the report of a run") from error
+    return objective

@@ -1,0 +1,351 @@
+"""From nothing to a measured model: the commands of `python -m distill`, in order, each one once.
+
+A pipeline is a YAML list of steps. A step names the earlier steps whose folders it reads. What is done
+is skipped, what was interrupted is resumed by its own command, and what was done with other settings is
+refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from distill.render import RenderConfig
+from distill.stages import StageConfig
+from distill.trajectories import TrajectoriesConfig
+from worldmodel import config as strict
+from worldmodel.checkpoint import PlayableConfig
+
+Command = Callable[[list[str]], int]  # arguments of `python -m distill` -> exit code
+Place = Callable[[str], str]  # name of a step -> its folder
+RECORD = "pipeline.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderStep:
+    kind: Literal["render"]
+    name: str
+    config: Path
+    overrides: tuple[str, ...] = ()
+
+    settings: ClassVar[type[Any]] = RenderConfig
+    done: ClassVar[str] = "manifest.json"  # the file that a finished command leaves last
+    reads: ClassVar[tuple[str, ...]] = ()
+
+    def arguments(self, _at: Place) -> list[str]:
+        return [str(self.config), *self.overrides]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainStep:
+    kind: Literal["train"]
+    name: str
+    config: Path
+    overrides: tuple[str, ...] = ()
+    data: str
+    init: str | None = None
+    teacher: str | None = None
+    autoencoder: str | None = None  # to show samples with
+
+    settings: ClassVar[type[Any]] = StageConfig
+    done: ClassVar[str] = "report.json"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.data, *self._others.values())
+
+    @property
+    def _others(self) -> dict[str, str]:
+        named = {"init": self.init, "teacher": self.teacher, "autoencoder": self.autoencoder}
+        return {key: name for key, name in named.items() if name is not None}
+
+    def arguments(self, at: Place) -> list[str]:
+        words = [str(self.config), *self.overrides, "--data", at(self.data)]
+        for key, name in self._others.items():
+            words += [f"--{key}", at(name)]
+        return words
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeStep:
+    kind: Literal["encode"]
+    name: str
+    data: str
+    autoencoder: str
+
+    settings: ClassVar[None] = None
+    done: ClassVar[str] = "manifest.json"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.data, self.autoencoder
+
+    def arguments(self, at: Place) -> list[str]:
+        return [at(self.data), "--autoencoder", at(self.autoencoder)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrajectoriesStep:
+    kind: Literal["trajectories"]
+    name: str
+    config: Path
+    overrides: tuple[str, ...] = ()
+    data: str
+    teacher: str
+
+    settings: ClassVar[type[Any]] = TrajectoriesConfig
+    done: ClassVar[str] = "manifest.json"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.data, self.teacher
+
+    def arguments(self, at: Place) -> list[str]:
+        places = ["--data", at(self.data), "--teacher", at(self.teacher)]
+        return [str(self.config), *self.overrides, *places]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportStep:
+    kind: Literal["export"]
+    name: str
+    config: Path
+    overrides: tuple[str, ...] = ()
+    autoencoder: str
+    transformer: str
+
+    settings: ClassVar[type[Any]] = PlayableConfig
+    done: ClassVar[str] = "model.yaml"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.autoencoder, self.transformer
+
+    def arguments(self, at: Place) -> list[str]:
+        parts = ["--autoencoder", at(self.autoencoder), "--transformer", at(self.transformer)]
+        return [str(self.config), *self.overrides, *parts, "--overwrite"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateStep:
+    kind: Literal["evaluate"]
+    name: str  # a folder; the results are its evaluation.json
+    model: str
+    data: str
+    options: tuple[str, ...] = ()  # further arguments, as on the command line
+
+    settings: ClassVar[None] = None
+    done: ClassVar[str] = "evaluation.json"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.model, self.data
+
+    def arguments(self, at: Place) -> list[str]:
+        return [at(self.model), "--data", at(self.data), *self.options, "--overwrite"]
+
+
+Step = RenderStep | TrainStep | EncodeStep | TrajectoriesStep | ExportStep | EvaluateStep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Each:
+    """The same steps for every combination of some words, which stand in braces in their texts."""
+
+    kind: Literal["each"]
+    of: dict[str, tuple[str, ...]]
+    steps: tuple[Step, ...]
+
+    def expanded(self) -> Iterator[Step]:
+        for words in product(*self.of.values()):
+            named = dict(zip(self.of, words, strict=True))
+            for step in self.steps:
+                plain = _filled(strict.to_plain(step), named)
+                yield strict.build(plain, type(step), f"each of {', '.join(words)}")
+
+
+def _filled(value: Any, named: Mapping[str, str]) -> Any:
+    """`value` with every {word} of its texts replaced.
+
+    Raises:
+        ValueError: if a text has another word in braces.
+    """
+    if isinstance(value, dict):
+        return {key: _filled(inner, named) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, named) for inner in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        return value.format_map(named)
+    except KeyError as error:
+        raise ValueError(f"{value!r}: `of` has no {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineConfig:
+    """`configs/pipeline/*.yaml`."""
+
+    steps: tuple[Step | Each, ...]
+
+    def all_steps(self) -> list[Step]:
+        """In order, with every `each` written out."""
+        parts = [step.expanded() if isinstance(step, Each) else [step] for step in self.steps]
+        return [step for part in parts for step in part]
+
+    def __post_init__(self) -> None:
+        known: set[str] = set()
+        for step in self.all_steps():
+            if not re.fullmatch(r"[\w.-]*\w", step.name):
+                raise ValueError(
+                    f"step {step.name!r}: a name is a folder's: letters, digits, - _ ."
+                )
+            if step.name in known:
+                raise ValueError(f"two steps are called {step.name!r}")
+            for name in step.reads:
+                if name not in known:
+                    raise ValueError(f"step {step.name!r} reads {name!r}, which is no earlier step")
+            known.add(step.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What the pipeline may use."""
+
+    processes: int = 1  # of every training step, through torchrun: one per GPU
+    workers: int = 0  # rendering processes; 0: one per CPU core, less a few
+    device: str | None = None
+    here: bool = False  # run all commands in this process: faster to start, for tests
+
+    def __post_init__(self) -> None:
+        if self.processes < 1 or self.workers < 0:
+            raise ValueError("--processes must be at least 1 and --workers not negative")
+        if self.here and self.processes > 1:
+            raise ValueError("--here is for one process; drop it or --processes")
+
+
+def run_pipeline(config: PipelineConfig, out: Path, machine: Machine, command: Command) -> None:
+    """Run the steps that `out` does not hold yet. `command` is `python -m distill` in this process.
+
+    A step that only finished steps read is not run again: its folder may be deleted to save space.
+
+    Raises:
+        ValueError: if a finished step had other settings, or a step fails.
+    """
+    steps = config.all_steps()
+    wanted = {step.name: _settings(step) for step in steps}
+    record = _read_record(out)
+    _refuse_other_settings(out, wanted, record)
+    out.mkdir(parents=True, exist_ok=True)
+    for step in _missing(steps, out):
+        print(f"pipeline: {step.name}", flush=True)
+        code = _run(step, out, machine, command)
+        if code != 0 or not _result(out, step).is_file():
+            raise ValueError(f"step {step.name!r} failed (exit code {code}); see above")
+        _write(out / RECORD, record | {step.name: wanted[step.name]})
+        record = _read_record(out)
+    print(summary(steps, out))
+
+
+def summary(steps: Sequence[Step], out: Path) -> str:
+    """Seconds, throughput, memory and bytes of the steps that report them, as a Markdown table."""
+    keys = ("seconds", "steps", "clips_per_second", "peak_memory_gib", "extra_bytes")
+    lines = ["| step | " + " | ".join(keys) + " |", "|---" * (len(keys) + 1) + "|"]
+    for step in steps:
+        if step.kind in ("train", "trajectories") and _result(out, step).is_file():
+            facts = json.loads(_result(out, step).read_text(encoding="utf-8"))
+            cells = ["" if facts.get(key) is None else str(facts[key]) for key in keys]
+            lines.append("| " + " | ".join([step.name, *cells]) + " |")
+    return "\n".join(lines)
+
+
+def _missing(steps: Sequence[Step], out: Path) -> Iterator[Step]:
+    """The steps to run, in order."""
+    wanted: set[str] = set()
+    read: set[str] = set()
+    for step in reversed(steps):
+        is_read = any(step.name in other.reads for other in steps)
+        if not _result(out, step).is_file() and (step.name in read or not is_read):
+            wanted.add(step.name)
+            read |= set(step.reads)
+    return (step for step in steps if step.name in wanted)
+
+
+def _run(step: Step, out: Path, machine: Machine, command: Command) -> int:
+    target = out / step.name
+    if step.kind == "evaluate":
+        target.mkdir(exist_ok=True)
+        target = target / step.done
+    arguments = [step.kind, *step.arguments(lambda name: str(out / name)), "--out", str(target)]
+    if step.kind == "render":
+        workers = str(machine.workers or _workers())
+        arguments += ["--workers", workers, "--devices", str(machine.processes)]
+    elif machine.device is not None and step.kind != "export":
+        arguments += ["--device", machine.device]
+    if machine.here:
+        return command(arguments)
+    launch = [sys.executable, "-m"]
+    if machine.processes > 1 and step.kind in ("train", "encode", "trajectories"):
+        many = ["--standalone", "--nproc_per_node", str(machine.processes), "-m"]
+        launch += ["torch.distributed.run", *many]
+    return subprocess.run([*launch, "distill", *arguments], check=False).returncode
+
+
+def _result(out: Path, step: Step) -> Path:
+    """The file that exists when the step is done."""
+    return out / step.name / step.done
+
+
+def _settings(step: Step) -> dict[str, Any]:
+    """The step, and what its config file says: what must not change once it is done."""
+    plain: dict[str, Any] = strict.to_plain(step)
+    if isinstance(step, EncodeStep | EvaluateStep):
+        return plain
+    loaded = strict.load(step.config, step.settings, step.overrides)
+    inner = {f"settings.{key}": value for key, value in strict.to_plain(loaded).items()}
+    comparable: dict[str, Any] = json.loads(json.dumps(plain | inner))
+    return comparable
+
+
+def _refuse_other_settings(
+    out: Path, wanted: Mapping[str, dict[str, Any]], record: Mapping[str, dict[str, Any]]
+) -> None:
+    for name, now in wanted.items():
+        then = record.get(name, now)
+        changed = sorted(key for key in {*now, *then} if now.get(key) != then.get(key))
+        if changed:
+            raise ValueError(
+                f"{out / name}: done with other settings ({', '.join(changed)} differ); choose"
+                " another --out, or delete this folder and those made from it, and its entry in"
+                f" {out / RECORD}"
+            )
+
+
+def _read_record(out: Path) -> dict[str, Any]:
+    path = out / RECORD
+    if not path.is_file():
+        return {}
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    return record
+
+
+def _write(path: Path, record: Mapping[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _workers() -> int:
+    cores = os.cpu_count() or 1
+    return cores - 4 if cores > 8 else cores
