@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -48,6 +49,7 @@ def test_nano_goes_from_nothing_to_a_world_that_plays(tmp_path: Path) -> None:
     distill(
         "evaluate", "RUN/model", "--data", "RUN/clips", "--out", "RUN/evaluation.json",
         "--clips", "2", "--longest", "8", "--steps", "2", "--device", "cpu",
+        "--walks", "2", "--walk-frames", "20", "--still-frames", "10", "--videos", "1",
     )  # fmt: skip
     assert time.monotonic() - began < 180
 
@@ -56,7 +58,19 @@ def test_nano_goes_from_nothing_to_a_world_that_plays(tmp_path: Path) -> None:
     assert set(result["rows"]) == {
         "autoencoder", "repeat last true frame", "2 steps", "wrong camera, 2 steps"
     }  # fmt: skip
-    assert 5 < result["rows"]["2 steps"]["psnr_db"]["8"] < 60
+    assert 5 < result["psnr_db"]["8"] < 60
+    asked = {
+        "model", "commit", "device", "steps", "context_frames", "worlds", "psnr_db",
+        "psnr_margin_db", "ssim", "perceptual", "gradient_energy_ratio", "colour_drift",
+        "autoencoder_psnr_db", "baselines",
+    }  # fmt: skip
+    assert asked <= result.keys()
+    assert Image.open(tmp_path / "evaluation-frames.jpg").size == (4 * 112, 2 * (2 * 64 + 4))
+    assert Image.open(tmp_path / "evaluation-walks.jpg").size == (2 * 112, 2 * 64)
+    with av.open(tmp_path / "evaluation-walk-1.mp4") as film:
+        assert sum(1 for _ in film.decode(video=0)) == 20
+    page = (tmp_path / "evaluation.md").read_text()
+    assert "evaluation-walks.jpg" in page and "| 2 steps |" in page
 
     session = load_session(tmp_path / "model", device="cpu")
     camera = Camera(np.eye(4), session.spec.intrinsics)

@@ -1,0 +1,156 @@
+"""Generated clips beside true ones: one row of numbers for each way of making frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill.evaluate import (
+    BATCH_FRAMES,
+    REPEAT,
+    Extent,
+    Model,
+    Truth,
+    candidates,
+    steps_name,
+)
+from distill.features import CLIP_FRAMES, CLIP_NUMBERS, Ruler, frechet_to_truth
+from distill.metrics import colour, gradient_energy, motion, psnr_db, ssim
+from worldmodel.autoencoder import frames_to_float
+
+Row = dict[str, Any]
+
+
+def compare_with_truth(
+    model: Model, truth: Truth, extent: Extent, ruler: Ruler
+) -> tuple[dict[str, Row], Tensor]:
+    """A row for each way of sampling and each baseline; and the frames of the model as it is played.
+
+    Frames are uint8 [b f H W 3].
+    """
+    rows, own = {}, truth.frames
+    for name, made in candidates(model, truth, extent):
+        rows[name] = measure(truth, made, extent, ruler)
+        own = made if name == steps_name(model.playable.rollout.steps) else own
+    repeated = rows[REPEAT].get("psnr_db")
+    if repeated is None:
+        raise ValueError("no clip's camera moves: there is nothing to predict; take other clips")
+    for row in rows.values():
+        margins = {h: round(value - repeated[h], 2) for h, value in row["psnr_db"].items()}
+        row["psnr_margin_db"] = margins
+    return rows, own
+
+
+def measure(truth: Truth, made: Tensor, extent: Extent, ruler: Ruler) -> Row:
+    """Frames `made`, uint8 [b f H W 3], against the truth, at each horizon and over whole clips."""
+    row: Row = {}
+    for horizon in extent.horizons:
+        index = extent.known - 1 + horizon
+        moved = has_moved(truth.views.cameras, extent.known - 1, index)
+        for name, value in _at(truth, made, index, moved, ruler).items():
+            row.setdefault(name, {})[str(horizon)] = value
+    generated, true = made[:, extent.known :], truth.frames[:, extent.known :]
+    if extent.longest > 1:
+        row["motion_ratio"] = round(mean_motion(generated) / max(mean_motion(true), 1e-9), 3)
+    if enough_for_frechet(true):
+        row["frechet"] = round(frechet(generated, true, ruler), 3)
+    return row
+
+
+def _at(truth: Truth, made: Tensor, index: int, moved: Tensor, ruler: Ruler) -> dict[str, float]:
+    frame, target = frames_to_float(made[:, index]), frames_to_float(truth.frames[:, index])
+    energy = gradient_energy(frame).mean() / gradient_energy(target).mean()
+    over_all = {
+        "gradient_energy_ratio": round(float(energy), 3),
+        **colour_drift(colour(frame), colour(target)),
+    }
+    if not bool(moved.any()):
+        return over_all
+    each = {
+        "psnr_db": (psnr_db(frame, target), 2),
+        "ssim": (ssim(frame, target), 4),
+        "perceptual": (ruler.distance(frame, target), 4),
+    }
+    numbers = {name: round(float(x[moved].mean()), digits) for name, (x, digits) in each.items()}
+    return {**numbers, **over_all}
+
+
+def has_moved(cameras: Tensor, before: int, after: int) -> Tensor:
+    """Which clips [b] see a new view: where the camera stayed, there is nothing to predict.
+
+    A repeated frame is then exact, its PSNR infinite, and a mean over clips would say nothing.
+    """
+    return (cameras[:, after] - cameras[:, before]).abs().amax((-2, -1)) > 1e-6
+
+
+def colour_drift(made: tuple[Tensor, Tensor], true: tuple[Tensor, Tensor]) -> dict[str, float]:
+    """Relative differences of two sets of images' colour statistics, mean and variance [... 3].
+
+    Statistics are averaged over each set first, so that two sets need not show the same places. The
+    difference is that of the worst channel.
+    """
+
+    def relative(a: Tensor, b: Tensor) -> float:
+        a, b = a.flatten(0, -2).mean(0), b.flatten(0, -2).mean(0)
+        return round(float(((a - b).abs() / b.clamp_min(1e-6)).max()), 4)
+
+    return {
+        "colour_drift": relative(made[0], true[0]),
+        "colour_variance_drift": relative(made[1], true[1]),
+    }
+
+
+def mean_motion(clips: Tensor) -> float:
+    """Mean change of a pixel from frame to frame of [b f H W 3], uint8, of a range of 1."""
+    per_clip = [motion(*_neighbours(frames_to_float(clip))).mean() for clip in clips]
+    return float(torch.stack(per_clip).mean())
+
+
+def _neighbours(frames: Tensor) -> tuple[Tensor, Tensor]:
+    return frames[:-1], frames[1:]
+
+
+def enough_for_frechet(frames: Tensor) -> bool:
+    """Whether [b f ...] cuts into more clips than a covariance has rows; fewer would say nothing."""
+    return len(frames) * (frames.shape[1] // CLIP_FRAMES) > CLIP_NUMBERS
+
+
+def frechet(made: Tensor, true: Tensor, ruler: Ruler) -> float:
+    """Fréchet distance of the clips of CLIP_FRAMES frames in [b f H W 3], uint8."""
+    return frechet_to_truth(clip_features(made, ruler), clip_features(true, ruler))
+
+
+def clip_features(frames: Tensor, ruler: Ruler) -> Tensor:
+    """Features [n d] of all whole clips of CLIP_FRAMES frames in [b f H W 3], uint8."""
+    count = frames.shape[1] // CLIP_FRAMES
+    cut = frames[:, : count * CLIP_FRAMES].unflatten(1, (count, CLIP_FRAMES)).flatten(0, 1)
+    parts = cut.split(BATCH_FRAMES // CLIP_FRAMES)
+    return torch.cat([ruler.clip_features(_to_float(part)) for part in parts])
+
+
+def frechet_numbers(
+    truth: Truth, extent: Extent, rows: dict[str, Row], ruler: Ruler
+) -> dict[str, Any] | None:
+    """The distances of all rows, with what they mean something against; None of too few clips.
+
+    The floor is the distance of one half of the true worlds from the other half: they differ as
+    places do, and each half has half as many clips, so a model may well come out below it.
+    """
+    true = truth.frames[:, extent.known :]
+    if not enough_for_frechet(true):
+        return None
+    features = clip_features(true, ruler)
+    half = len(true) // 2 * (len(features) // len(true))
+    return {
+        "distance": {name: row["frechet"] for name, row in rows.items()},
+        "floor_of_true_halves": round(frechet_to_truth(features[:half], features[half:]), 3),
+        "clips": len(features),
+        "frames_per_clip": CLIP_FRAMES,
+        "numbers_per_clip": CLIP_NUMBERS,
+    }
+
+
+def _to_float(clips: Tensor) -> Tensor:
+    return frames_to_float(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
