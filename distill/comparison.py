@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from distill.camera_error import camera_error, commanded, measured
 from distill.evaluate import (
     BATCH_FRAMES,
     REPEAT,
@@ -23,16 +25,21 @@ from worldmodel.autoencoder import frames_to_float
 Row = dict[str, Any]
 
 
-def compare_with_truth(
-    model: Model, truth: Truth, extent: Extent, ruler: Ruler
-) -> tuple[dict[str, Row], Tensor]:
-    """A row for each way of sampling and each baseline; and the frames of the model as it is played.
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    rows: dict[str, Row]
+    camera_of_truth: dict[str, float]  # what the measuring of cameras errs by in true frames
+    own: Tensor  # frames of the model as it is played, uint8 [b f H W 3]
 
-    Frames are uint8 [b f H W 3].
-    """
+
+def compare_with_truth(model: Model, truth: Truth, extent: Extent, ruler: Ruler) -> Comparison:
+    """Measure every way of sampling and every baseline."""
     rows, own = {}, truth.frames
+    told = commanded(truth, extent.known - 1, extent.camera_pairs)
+    true = measured(truth.frames, told)
     for name, made in candidates(model, truth, extent):
         rows[name] = measure(truth, made, extent, ruler)
+        rows[name]["camera"] = camera_error(measured(made, told), told, true)
         own = made if name == steps_name(model.playable.rollout.steps) else own
     repeated = rows[REPEAT].get("psnr_db")
     if repeated is None:
@@ -40,7 +47,7 @@ def compare_with_truth(
     for row in rows.values():
         margins = {h: round(value - repeated[h], 2) for h, value in row["psnr_db"].items()}
         row["psnr_margin_db"] = margins
-    return rows, own
+    return Comparison(rows, camera_error(true, told, true), own)
 
 
 def measure(truth: Truth, made: Tensor, extent: Extent, ruler: Ruler) -> Row:

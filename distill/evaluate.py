@@ -52,20 +52,19 @@ class Extent:
     known: int = 4  # true frames each clip begins with
     clips: int = 64
     longest: int = 128  # frames generated after them
-    steps: tuple[int, ...] = (
-        4,
-        2,
-        16,
-    )  # denoising steps; those the model is played with come first
+    camera_pairs: int = 16  # moments of each clip at which the camera's motion is measured
+    steps: tuple[int, ...] = (4, 2, 16)  # beside those the model is played with
 
     def __post_init__(self) -> None:
-        if min(self.known, self.clips, self.longest, *self.steps) < 1:
-            raise ValueError("known frames, clips, horizon and steps must be at least 1")
+        if min(self.known, self.clips, self.longest, self.camera_pairs, *self.steps) < 1:
+            raise ValueError(
+                "known frames, clips, horizon, camera pairs and steps must be at least 1"
+            )
 
     @staticmethod
     def quick() -> Extent:
         """About a minute on two CPU cores."""
-        return Extent(clips=4, longest=32, steps=())
+        return Extent(clips=4, longest=32, camera_pairs=4, steps=())
 
     @property
     def horizons(self) -> list[int]:

@@ -51,6 +51,7 @@ def page(result: Result) -> str:
     ]
     for key, title, form in AGAINST_TRUTH:
         lines += ["", f"## {title}", "", *_by_horizon(result["rows"], key, form)]
+    lines += ["", "## Camera", "", *_camera(result["camera"])]
     lines += ["", "## Over whole clips", "", *_over_clips(result)]
     lines += ["", "## Long play", "", *_long_play(result)]
     return "\n".join(lines) + "\n"
@@ -69,6 +70,38 @@ def _by_horizon(rows: Mapping[str, Any], key: str, form: str) -> list[str]:
         for name, row in rows.items()
     ]
     return table(["", *(f"h{h}" for h in horizons)], body)
+
+
+CAMERA = (
+    ("rotation_error_deg", "rotation, mean"),
+    ("rotation_error_median_deg", "median"),
+    ("heading_error_deg", "heading, mean"),
+    ("heading_error_median_deg", "median"),
+    ("direction_error_deg", "direction, mean"),
+    ("direction_error_median_deg", "median"),
+)
+
+
+def _camera(rows: Mapping[str, Any]) -> list[str]:
+    first = next(iter(rows.values()))
+    body = [
+        [
+            name,
+            *(f"{row[key]:.2f}" if key in row else "" for key, _ in CAMERA),
+            f"{row['tracked']:.2f}",
+        ]
+        for name, row in rows.items()
+    ]
+    return [
+        f"The motion seen in {first['pairs']} pairs of neighbouring frames against the commanded"
+        " one, in degrees per frame, measured by tracked corners and epipolar geometry. The first"
+        " row is what the measuring itself errs by in true frames. Direction of travel counts in"
+        f" {first['pairs_with_direction']} pairs and heading, its part in the horizontal plane (a"
+        f" commanded pose does not hold the ground), in {first['pairs_with_heading']}: those that"
+        " move and whose true frames show enough parallax.",
+        "",
+        *table(["", *(label for _, label in CAMERA), "share of corners tracked"], body),
+    ]
 
 
 def _over_clips(result: Result) -> list[str]:

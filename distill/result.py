@@ -43,22 +43,28 @@ def evaluate(
 ) -> Evaluation:
     """All measurements of a model, and what was generated for them."""
     began = time.monotonic()
-    rows, made = compare_with_truth(model, truth, extent, ruler)
+    comparison = compare_with_truth(model, truth, extent, ruler)
+    rows = comparison.rows
     compared = time.monotonic()
     played = play(model, truth, extent.known, long_play)
     seconds = {
         "compared with truth": round(compared - began, 1),
         "long play": round(time.monotonic() - compared, 1),
     }
-    own = rows[steps_name(model.playable.rollout.steps)]
+    cameras = {name: row.pop("camera") for name, row in rows.items()}
+    name = steps_name(model.playable.rollout.steps)
+    own = rows[name]
     result = {
         **circumstances(model),
         "context_frames": extent.known,
         "worlds": len(truth.frames),
         **headline(rows, own, played.numbers),
+        "camera_rotation_error_deg": cameras[name]["rotation_error_deg"],
+        "camera_direction_error_deg": cameras[name].get("heading_error_deg"),
+        "camera": {"renderer's truth": comparison.camera_of_truth, **cameras},
         "frechet": frechet_numbers(truth, extent, rows, ruler),
         "still": played.numbers["still"],
-        "long_play": {name: x for name, x in played.numbers.items() if name != "still"},
+        "long_play": {key: x for key, x in played.numbers.items() if key != "still"},
         "ruler": {
             "network": f"encoder of the autoencoder of {ruler.name}",
             "digest": ruler.digest(),
@@ -67,7 +73,7 @@ def evaluate(
         "rows": rows,
         "seconds": seconds,
     }
-    return Evaluation(result, made, played)
+    return Evaluation(result, comparison.own, played)
 
 
 def circumstances(model: Model) -> dict[str, Any]:

@@ -62,13 +62,14 @@ def test_nano_goes_from_nothing_to_a_world_that_plays(tmp_path: Path) -> None:
     asked = {
         "model", "commit", "device", "steps", "context_frames", "worlds", "psnr_db",
         "psnr_margin_db", "ssim", "perceptual", "gradient_energy_ratio", "colour_drift",
-        "autoencoder_psnr_db", "baselines",
+        "camera_rotation_error_deg", "camera_direction_error_deg", "autoencoder_psnr_db", "baselines",
     }  # fmt: skip
     assert asked <= result.keys()
     assert Image.open(tmp_path / "evaluation-frames.jpg").size == (4 * 112, 2 * (2 * 64 + 4))
     assert Image.open(tmp_path / "evaluation-walks.jpg").size == (2 * 112, 2 * 64)
     with av.open(tmp_path / "evaluation-walk-1.mp4") as film:
         assert sum(1 for _ in film.decode(video=0)) == 20
+    assert result["camera"]["renderer's truth"]["rotation_error_deg"] < 0.5
     page = (tmp_path / "evaluation.md").read_text()
     assert "evaluation-walks.jpg" in page and "| 2 steps |" in page
 
