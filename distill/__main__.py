@@ -107,7 +107,13 @@ def _add_measuring(command: Callable[[str, Any, str], argparse.ArgumentParser]) 
     evaluate.add_argument("--still-frames", type=int, help="of a resting camera; default 200")
     evaluate.add_argument("--videos", type=int, default=2, help="long walks written as videos")
     evaluate.add_argument("--ruler", type=Path, help="measure in the features of another model")
+    evaluate.add_argument("--commit", help="of this code, where there is no git to ask")
     evaluate.add_argument("--device")
+
+    compare = command("compare", _compare, "several evaluations as one table")
+    compare.add_argument("evaluations", type=Path, nargs="+", help="evaluation.json files")
+    compare.add_argument("--overwrite", action="store_true")
+    compare.add_argument("--out", type=Path, required=True, help="a Markdown file")
 
     sample = command("sample", _sample, "contact sheet: truth above, generated below")
     sample.add_argument("model", type=Path)
@@ -203,6 +209,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     ruler = Ruler(measured_by.playable.name, measured_by.autoencoder.encoder)
     truth = load_truth(clips, model, extent.clips, extent.known + extent.longest)
     evaluation = evaluate(model, truth, extent, long_play, ruler)
+    if arguments.commit:
+        evaluation.numbers["commit"] = arguments.commit
     write_report(evaluation, model, truth, extent, arguments.out, videos=arguments.videos)
     print(arguments.out.with_suffix(".md").read_text(encoding="utf-8"))
 
@@ -210,6 +218,18 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 def _filled(extent: E, given: dict[str, Any]) -> E:
     """`extent` with the values of those flags that were given."""
     return replace(extent, **{f.name: given[f.name] for f in fields(extent) if f.name in given})
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from distill.compare import compare, load_evaluation, names_of
+    from distill.result import write_atomically
+
+    _refuse_to_overwrite(arguments)
+    paths = arguments.evaluations
+    found = {name: load_evaluation(path) for name, path in zip(names_of(paths), paths, strict=True)}
+    page = compare(found)
+    write_atomically(page + "\n", arguments.out)
+    print(page)
 
 
 def _sample(arguments: argparse.Namespace) -> None:

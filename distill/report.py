@@ -8,6 +8,7 @@ from typing import Any
 
 from distill.evaluate import Extent, Model, Truth
 from distill.pictures import write_pictures, write_videos
+from distill.plots import line_plot
 from distill.result import Evaluation, write_atomically, write_result
 
 Result = Mapping[str, Any]
@@ -31,11 +32,40 @@ def write_report(
     made, played = evaluation.made, evaluation.played
     sheets = write_pictures(model, truth, made, played, extent, path)
     films = write_videos(model, played, videos, path)
-    lines = [page(evaluation.numbers), "## Pictures", ""]
+    lines = [page(evaluation.numbers), "## Plots", ""]
+    for name, svg in plots(evaluation.numbers).items():
+        target = path.with_name(f"{path.stem}-{name}.svg")
+        write_atomically(svg, target)
+        lines += [f"![{name}]({target.name})", ""]
+    lines += ["## Pictures", ""]
     for name, title in sheets.items():
         lines += [f"{title}:", "", f"![{title}]({name})", ""]
-    lines += [f"Video of a walk: [{name}]({name})" for name in films]
+    if films:
+        lines.append("Videos of walks: " + ", ".join(f"[{name}]({name})" for name in films))
     write_atomically("\n".join(lines) + "\n", path.with_suffix(".md"))
+
+
+def plots(result: Result) -> dict[str, str]:
+    """SVG pictures by name."""
+    curve = result["long_play"]["curve"]
+
+    def along(key: str) -> list[tuple[float, float]]:
+        return list(zip(curve["frame"], curve[key], strict=True))
+
+    def by_horizon(key: str) -> dict[str, list[tuple[float, float]]]:
+        rows = result["rows"].items()
+        return {name: [(float(h), value) for h, value in row[key].items()] for name, row in rows}
+
+    walked = ("gradient_energy_ratio", "motion_ratio", "colour_drift", "colour_variance_drift")
+    named = {key.replace("_", " "): along(key) for key in walked}
+    frame = "frames after the last true one"
+    return {
+        "psnr": line_plot("PSNR to truth, dB", frame, by_horizon("psnr_db"), log_x=True),
+        "sharpness": line_plot(
+            "Gradient energy, of truth's", frame, by_horizon("gradient_energy_ratio"), log_x=True
+        ),
+        "long-play": line_plot("Self-generated walks against truth", frame, named),
+    }
 
 
 def page(result: Result) -> str:

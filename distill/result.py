@@ -62,6 +62,7 @@ def evaluate(
         "camera_rotation_error_deg": cameras[name]["rotation_error_deg"],
         "camera_direction_error_deg": cameras[name].get("heading_error_deg"),
         "camera": {"renderer's truth": comparison.camera_of_truth, **cameras},
+        "frechet_distance": own.get("frechet"),
         "frechet": frechet_numbers(truth, extent, rows, ruler),
         "still": played.numbers["still"],
         "long_play": {key: x for key, x in played.numbers.items() if key != "still"},
