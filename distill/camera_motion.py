@@ -28,7 +28,7 @@ RETURN_PX = 0.5  # a track must come back this close to where it began
 SEARCH_DEG, SEARCH_STEP_DEG = 13.5, 1.5  # of the rotation search, in yaw and in pitch
 NOISE_PX = 0.15  # of a track: beyond it, its weight falls
 FIT_STEPS = 12
-PAIRS = 32  # at once
+PAIRS = 64  # at once
 
 Tensors = tuple[Tensor, ...]
 

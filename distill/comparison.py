@@ -29,6 +29,7 @@ Row = dict[str, Any]
 class Comparison:
     rows: dict[str, Row]
     camera_of_truth: dict[str, float]  # what the measuring of cameras errs by in true frames
+    frechet: dict[str, Any] | None  # with what its distances mean something against
     own: Tensor  # frames of the model as it is played, uint8 [b f H W 3]
 
 
@@ -37,8 +38,9 @@ def compare_with_truth(model: Model, truth: Truth, extent: Extent, ruler: Ruler)
     rows, own = {}, truth.frames
     told = commanded(truth, extent.known - 1, extent.camera_pairs)
     true = measured(truth.frames, told)
+    features = true_features(truth, extent, ruler)
     for name, made in candidates(model, truth, extent):
-        rows[name] = measure(truth, made, extent, ruler)
+        rows[name] = measure(truth, made, extent, ruler, features)
         rows[name]["camera"] = camera_error(measured(made, told), told, true)
         own = made if name == steps_name(model.playable.rollout.steps) else own
     repeated = rows[REPEAT].get("psnr_db")
@@ -47,11 +49,17 @@ def compare_with_truth(model: Model, truth: Truth, extent: Extent, ruler: Ruler)
     for row in rows.values():
         margins = {h: round(value - repeated[h], 2) for h, value in row["psnr_db"].items()}
         row["psnr_margin_db"] = margins
-    return Comparison(rows, camera_error(true, told, true), own)
+    frechet = None if features is None else frechet_numbers(rows, features, len(truth.frames))
+    return Comparison(rows, camera_error(true, told, true), frechet, own)
 
 
-def measure(truth: Truth, made: Tensor, extent: Extent, ruler: Ruler) -> Row:
-    """Frames `made`, uint8 [b f H W 3], against the truth, at each horizon and over whole clips."""
+def measure(
+    truth: Truth, made: Tensor, extent: Extent, ruler: Ruler, features: Tensor | None
+) -> Row:
+    """Frames `made`, uint8 [b f H W 3], against the truth, at each horizon and over whole clips.
+
+    `features` are those of the true clips; None where there are too few for a Fréchet distance.
+    """
     row: Row = {}
     for horizon in extent.horizons:
         index = extent.known - 1 + horizon
@@ -61,8 +69,8 @@ def measure(truth: Truth, made: Tensor, extent: Extent, ruler: Ruler) -> Row:
     generated, true = made[:, extent.known :], truth.frames[:, extent.known :]
     if extent.longest > 1:
         row["motion_ratio"] = round(mean_motion(generated) / max(mean_motion(true), 1e-9), 3)
-    if enough_for_frechet(true):
-        row["frechet"] = round(frechet(generated, true, ruler), 3)
+    if features is not None:
+        row["frechet"] = round(frechet_to_truth(clip_features(generated, ruler), features), 3)
     return row
 
 
@@ -119,14 +127,12 @@ def _neighbours(frames: Tensor) -> tuple[Tensor, Tensor]:
     return frames[:-1], frames[1:]
 
 
-def enough_for_frechet(frames: Tensor) -> bool:
-    """Whether [b f ...] cuts into more clips than a covariance has rows; fewer would say nothing."""
-    return len(frames) * (frames.shape[1] // CLIP_FRAMES) > CLIP_NUMBERS
-
-
-def frechet(made: Tensor, true: Tensor, ruler: Ruler) -> float:
-    """Fréchet distance of the clips of CLIP_FRAMES frames in [b f H W 3], uint8."""
-    return frechet_to_truth(clip_features(made, ruler), clip_features(true, ruler))
+def true_features(truth: Truth, extent: Extent, ruler: Ruler) -> Tensor | None:
+    """Of the true clips; None of too few: fewer than a covariance has rows would say nothing."""
+    frames = truth.frames[:, extent.known :]
+    if len(frames) * (frames.shape[1] // CLIP_FRAMES) <= CLIP_NUMBERS:
+        return None
+    return clip_features(frames, ruler)
 
 
 def clip_features(frames: Tensor, ruler: Ruler) -> Tensor:
@@ -137,23 +143,17 @@ def clip_features(frames: Tensor, ruler: Ruler) -> Tensor:
     return torch.cat([ruler.clip_features(_to_float(part)) for part in parts])
 
 
-def frechet_numbers(
-    truth: Truth, extent: Extent, rows: dict[str, Row], ruler: Ruler
-) -> dict[str, Any] | None:
-    """The distances of all rows, with what they mean something against; None of too few clips.
+def frechet_numbers(rows: dict[str, Row], true: Tensor, worlds: int) -> dict[str, Any]:
+    """The distances of all rows; `true` are the features [n d] of the true clips, world by world.
 
     The floor is the distance of one half of the true worlds from the other half: they differ as
     places do, and each half has half as many clips, so a model may well come out below it.
     """
-    true = truth.frames[:, extent.known :]
-    if not enough_for_frechet(true):
-        return None
-    features = clip_features(true, ruler)
-    half = len(true) // 2 * (len(features) // len(true))
+    half = worlds // 2 * (len(true) // worlds)
     return {
         "distance": {name: row["frechet"] for name, row in rows.items()},
-        "floor_of_true_halves": round(frechet_to_truth(features[:half], features[half:]), 3),
-        "clips": len(features),
+        "floor_of_true_halves": round(frechet_to_truth(true[:half], true[half:]), 3),
+        "clips": len(true),
         "frames_per_clip": CLIP_FRAMES,
         "numbers_per_clip": CLIP_NUMBERS,
     }

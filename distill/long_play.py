@@ -7,13 +7,11 @@ what the true frames' own end differs by is reported beside.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from distill.comparison import colour_drift
@@ -21,8 +19,8 @@ from distill.evaluate import BATCH_FRAMES, SEED, Model, Truth, decode, generate
 from distill.metrics import colour, gradient_energy, motion, psnr_db
 from distill.rollout import Views
 from distill.scenes.paths import draw_commands, viewpoints_for
+from distill.viewpoints import viewpoint_of
 from worldmodel.autoencoder import frames_to_float, frames_to_uint8
-from worldmodel.motion import Viewpoint
 
 REPORTED = (100, 300, 1000, 3000, 10_000)  # frames after the last true one
 RESTED = (10, 50, 100, 200, 500, 1000)  # frames of rest after which the picture is looked at
@@ -138,15 +136,6 @@ def rest(truth: Truth, frames: int) -> Views:
         intrinsics=truth.views.intrinsics[:, :1].expand(-1, frames + 1, -1),
         words=truth.views.words,
     )
-
-
-def viewpoint_of(camera_from_world: NDArray[np.float64]) -> Viewpoint:
-    """The viewpoint whose pose this is: the inverse of `Viewpoint.camera_from_world`."""
-    world_from_camera = camera_from_world[:3, :3].T
-    x, y, z = -world_from_camera @ camera_from_world[:3, 3]
-    ahead = world_from_camera[:, 2]
-    yaw = math.atan2(ahead[0], ahead[2])
-    return Viewpoint(float(x), float(y), float(z), yaw, math.asin(min(max(-ahead[1], -1.0), 1.0)))
 
 
 def statistics(model: Model, latents: Tensor) -> Statistics:

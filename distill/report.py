@@ -190,4 +190,21 @@ def _long_play(result: Result) -> list[str]:
             ("to the true frame", "psnr_to_truth_db"),
         )
     ]
-    return lines + table(["", *(f"frame {n}" for n in names)], rest)
+    return [*lines, *table(["", *(f"frame {n}" for n in names)], rest), "", *_returning(result)]
+
+
+def _returning(result: Result) -> list[str]:
+    keys = ("frames", "psnr_to_start_db", "perceptual_to_start", "perceptual_to_other_worlds")
+    found = result["returning"]
+    body = [
+        [name, *(f"{way[key]:g}" for key in keys), f"{way['recognised']:.0%}"]
+        for name, way in found.items()
+    ]
+    chance = next(iter(found.values()))["by_chance"]
+    head = ["", "frames", "PSNR to the start, dB", "perceptual", "to other worlds", "recognised"]
+    return [
+        "Ways that end where they began, from one true frame: the last frame against it. Recognised:"
+        f" its own world's first frame is the nearest (by chance {chance:.0%}).",
+        "",
+        *table(head, body),
+    ]

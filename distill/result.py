@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.comparison import Row, compare_with_truth, frechet_numbers
+from distill.comparison import Row, compare_with_truth
 from distill.evaluate import (
     RECONSTRUCTED,
     SEED,
@@ -24,7 +25,8 @@ from distill.evaluate import (
     steps_name,
 )
 from distill.features import Ruler
-from distill.long_play import LongPlay, Played, play
+from distill.long_play import LongPlay, Played, first_clips, play
+from distill.returning import returning
 
 TO_TRUTH = ("psnr_db", "psnr_margin_db", "ssim", "perceptual")
 FAR = ("32", "128")  # horizons of the statistics that need no true frame
@@ -47,6 +49,7 @@ def evaluate(
     rows = comparison.rows
     compared = time.monotonic()
     played = play(model, truth, extent.known, long_play)
+    returned = returning(model, first_clips(truth, long_play.walks), ruler)
     seconds = {
         "compared with truth": round(compared - began, 1),
         "long play": round(time.monotonic() - compared, 1),
@@ -63,8 +66,9 @@ def evaluate(
         "camera_direction_error_deg": cameras[name].get("heading_error_deg"),
         "camera": {"renderer's truth": comparison.camera_of_truth, **cameras},
         "frechet_distance": own.get("frechet"),
-        "frechet": frechet_numbers(truth, extent, rows, ruler),
+        "frechet": comparison.frechet,
         "still": played.numbers["still"],
+        "returning": returned,
         "long_play": {key: x for key, x in played.numbers.items() if key != "still"},
         "ruler": {
             "network": f"encoder of the autoencoder of {ruler.name}",
@@ -135,4 +139,9 @@ def write_atomically(text: str, path: Path) -> None:
 
 
 def write_result(result: dict[str, Any], path: Path) -> None:
-    write_atomically(json.dumps(result, indent=1, allow_nan=False) + "\n", path)
+    text = json.dumps(result, indent=1, allow_nan=False)
+    write_atomically(re.sub(r"\[[^\[\]{}\"]*\]", _on_one_line, text) + "\n", path)
+
+
+def _on_one_line(numbers: re.Match[str]) -> str:
+    return " ".join(numbers.group().split())

@@ -12,7 +12,10 @@ from torch import Tensor
 from distill.camera_error import angle_deg, between_deg, camera_error, commanded, measured
 from distill.camera_motion import camera_motion, rotation_matrix
 from distill.evaluate import Truth
+from distill.features import Ruler
+from distill.metrics import ssim
 from distill.rollout import Views
+from tests.worldmodel import tiny
 from worldmodel.motion import Command, Viewpoint, advance
 from worldmodel.types import MotionLimits
 
@@ -133,3 +136,14 @@ def test_small_angles_are_exact() -> None:
     tiny = rotation_matrix(torch.tensor([0.0, math.radians(0.01), 0.0]))
     assert float(angle_deg(tiny)) == pytest.approx(0.01, rel=1e-2)
     assert float(between_deg(torch.tensor([1.0, 0, 0]), torch.tensor([-2.0, 0, 0]))) == 180.0
+
+
+def test_everything_is_measured_where_the_frames_are() -> None:
+    """No tensor of another device is mixed in: meta tensors would not forgive it."""
+    frames, focal = torch.rand(2, 3, HEIGHT, WIDTH, device="meta"), torch.rand(2, 2, device="meta")
+    found = camera_motion(frames, frames, focal, focal)
+    assert found.rotation.device.type == found.parallax_px.device.type == "meta"
+    assert ssim(frames, frames).device.type == "meta"
+    ruler = Ruler("tiny", tiny.autoencoder().to("meta").encoder)
+    assert ruler.distance(frames, frames).device.type == "meta"
+    assert ruler.clip_features(frames[None]).shape[0] == 1

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.comparison import colour_drift, has_moved, measure
+from distill.comparison import colour_drift, has_moved, measure, true_features
 from distill.evaluate import Extent, Truth, wrong_cameras
 from distill.features import Ruler
 from distill.result import headline
@@ -95,13 +95,14 @@ def test_the_truth_itself_is_measured_as_perfect() -> None:
     truth = Truth(frames=_clips(1), latents=torch.zeros(2, 6, 8, 4), views=views)
     ruler = Ruler("tiny", tiny.autoencoder().encoder)
     extent = Extent(known=2, clips=2, longest=4, steps=())
-    row = measure(truth, truth.frames, extent, ruler)
+    row = measure(truth, truth.frames, extent, ruler, None)
     assert row["psnr_db"] == {"1": 100.0, "4": 100.0}
     assert row["ssim"]["4"] == pytest.approx(1.0, abs=1e-4)
     assert row["perceptual"]["4"] == 0.0
     assert row["gradient_energy_ratio"]["4"] == row["motion_ratio"] == 1.0
-    assert "frechet" not in row  # too few clips
-    other = measure(truth, _clips(2), extent, ruler)
+    assert true_features(truth, extent, ruler) is None  # too few clips
+    assert "frechet" not in row
+    other = measure(truth, _clips(2), extent, ruler, None)
     assert other["psnr_db"]["4"] < 20
     assert other["ssim"]["4"] < 0.5
 
@@ -110,6 +111,6 @@ def test_horizons_by_which_no_camera_has_moved_have_no_distance_to_truth() -> No
     cameras = _cameras((1, 2))[:, :1].expand(-1, 6, -1, -1)
     truth = Truth(frames=_clips(1), latents=torch.zeros(2, 6, 8, 4), views=_views(cameras))
     ruler = Ruler("tiny", tiny.autoencoder().encoder)
-    row = measure(truth, truth.frames, Extent(known=2, longest=4), ruler)
+    row = measure(truth, truth.frames, Extent(known=2, longest=4), ruler, None)
     assert "psnr_db" not in row
     assert row["gradient_energy_ratio"]["1"] == 1.0

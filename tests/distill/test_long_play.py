@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distill.evaluate import Model, Truth
+from distill.features import Ruler
 from distill.long_play import (
     WINDOW_FRAMES,
     LongPlay,
@@ -18,11 +19,12 @@ from distill.long_play import (
     play,
     rest,
     statistics,
-    viewpoint_of,
     walk_numbers,
     walk_on,
 )
+from distill.returning import returning, views_along, ways
 from distill.rollout import Views
+from distill.viewpoints import viewpoint_of
 from tests.worldmodel import tiny
 from worldmodel.types import check_rigid
 
@@ -124,3 +126,26 @@ def test_play_reports_every_moment_it_reached() -> None:
     assert numbers["collapse"]["of"] == 2
     assert list(numbers["still"]["psnr_to_first_db"]) == ["10", "11"]
     assert numbers["floor"] is None  # clips too short to tell
+
+
+@pytest.mark.parametrize("name", ways())
+def test_every_way_back_ends_in_the_pose_it_began_with(name: str) -> None:
+    truth = _truth()
+    cameras = views_along(_model(), truth, ways()[name]).cameras
+    torch.testing.assert_close(cameras[:, 0], truth.views.cameras[:, 0])
+    torch.testing.assert_close(cameras[:, -1], cameras[:, 0], atol=1e-9, rtol=0)
+    half = cameras.shape[1] // 2
+    assert float((cameras[:, half] - cameras[:, 0]).abs().max()) > 0.5
+
+
+def test_a_place_that_comes_back_is_recognised_and_another_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    truth, ruler = _truth(4), Ruler("tiny", tiny.autoencoder().encoder)
+    start = truth.frames[:, 0].permute(0, 3, 1, 2).float() / 127.5 - 1
+    for last, share in ((start, 1.0), (start.roll(1, 0), 0.0)):
+        monkeypatch.setattr("distill.returning._last_frame", lambda *_, found=last: found)
+        numbers = returning(_model(), truth, ruler)["full turn"]
+        assert numbers["recognised"] == share
+        assert numbers["by_chance"] == 0.25
+        assert (numbers["psnr_to_start_db"] > 40) == (share == 1.0)
