@@ -1,4 +1,4 @@
-"""Command line: `python -m distill render|train|encode|export|evaluate|sample ...`."""
+"""Command line: `python -m distill render|train|encode|export|evaluate|compare|sample ...`."""
 
 from __future__ import annotations
 
@@ -112,6 +112,7 @@ def _add_measuring(command: Callable[[str, Any, str], argparse.ArgumentParser]) 
 
     compare = command("compare", _compare, "several evaluations as one table")
     compare.add_argument("evaluations", type=Path, nargs="+", help="evaluation.json files")
+    compare.add_argument("--samplers", action="store_true", help="a line per model and steps")
     compare.add_argument("--overwrite", action="store_true")
     compare.add_argument("--out", type=Path, required=True, help="a Markdown file")
 
@@ -221,13 +222,13 @@ def _filled(extent: E, given: dict[str, Any]) -> E:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    from distill.compare import compare, load_evaluation, names_of
+    from distill.compare import compare, compare_samplers, load_evaluation, names_of
     from distill.result import write_atomically
 
     _refuse_to_overwrite(arguments)
     paths = arguments.evaluations
     found = {name: load_evaluation(path) for name, path in zip(names_of(paths), paths, strict=True)}
-    page = compare(found)
+    page = compare_samplers(found) if arguments.samplers else compare(found)
     write_atomically(page + "\n", arguments.out)
     print(page)
 

@@ -38,6 +38,21 @@ MEASURES = (
     Measure("walks that collapsed", ("long_play", "collapse", "collapsed_walks")),
     Measure("autoencoder PSNR", ("autoencoder_psnr_db",), "dB"),
 )  # fmt: skip
+BY_SAMPLER = (  # column, key of the row, horizon, form
+    ("PSNR h1", "psnr_db", "1", "{:.1f}"),
+    ("h8", "psnr_db", "8", "{:.1f}"),
+    ("h32", "psnr_db", "32", "{:.1f}"),
+    ("above repeating h8", "psnr_margin_db", "8", "{:+.1f}"),
+    ("h32", "psnr_margin_db", "32", "{:+.1f}"),
+    ("SSIM h8", "ssim", "8", "{:.3f}"),
+    ("perceptual h8", "perceptual", "8", "{:.3f}"),
+    ("gradient energy h32", "gradient_energy_ratio", "32", "{:.2f}"),
+    ("h128", "gradient_energy_ratio", "128", "{:.2f}"),
+    ("motion", "motion_ratio", "", "{:.2f}"),
+    ("Fréchet", "frechet", "", "{:.2f}"),
+    ("rotation error, degrees", "rotation_error_deg", "", "{:.2f}"),
+    ("heading error", "heading_error_deg", "", "{:.1f}"),
+)
 SAME = ("worlds", "context_frames", "seed")
 RULED = ("perceptual distance", "Fréchet distance")
 
@@ -81,6 +96,33 @@ def compare(evaluations: Mapping[str, Tree]) -> str:
             *_cautions(first, others),
         ]
     )
+
+
+def compare_samplers(evaluations: Mapping[str, Tree]) -> str:
+    """Markdown: a line for each model and number of steps, as ablations are read."""
+    body = []
+    for name, found in evaluations.items():
+        for sampler, row in found["rows"].items():
+            if sampler[0].isdigit():
+                row = {**row, **found["camera"][sampler]}
+                body.append([name, sampler, *(_cell(row, *what) for _, *what in BY_SAMPLER)])
+    first, *others = evaluations.values()
+    head = ["", "steps", *(column for column, *_ in BY_SAMPLER)]
+    return "\n".join(
+        [
+            "# Models and steps compared",
+            "",
+            *table(head, body),
+            "",
+            *_circumstances(evaluations),
+            *_cautions(first, others),
+        ]
+    )
+
+
+def _cell(row: Tree, key: str, horizon: str, form: str) -> str:
+    found = _numbers(row, (key,))
+    return form.format(found[horizon]) if horizon in found else ""
 
 
 def _numbers(evaluation: Tree, path: Sequence[str]) -> dict[str, float]:

@@ -63,7 +63,7 @@ class Extent:
 
     @staticmethod
     def quick() -> Extent:
-        """About a minute on two CPU cores."""
+        """A few minutes on two CPU cores."""
         return Extent(clips=4, longest=32, camera_pairs=4, steps=())
 
     @property

@@ -27,12 +27,8 @@ RESTED = (10, 50, 100, 200, 500, 1000)  # frames of rest after which the picture
 WINDOW_FRAMES = 50  # statistics of a moment are those of the frames up to it
 CURVE_POINTS = 40
 FIELDS = ("gradient_energy", "mean", "variance", "motion")
-DEAD = {
-    "gradient_energy": 0.5,
-    "colour_variance": 0.25,
-    "motion": 0.1,
-}  # of truth: below is collapse
-WILD = {"gradient_energy": 2.0, "colour_variance": 4.0, "motion": 10.0}  # above is collapse, too
+# What a walk's end may be, of its own world's truth; outside it has collapsed.
+BOUNDS = {"gradient_energy": (0.5, 2.0), "colour_variance": (0.25, 4.0), "motion": (0.1, 10.0)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +45,7 @@ class LongPlay:
 
     @staticmethod
     def quick() -> LongPlay:
-        """About a minute on two CPU cores."""
+        """A few minutes on two CPU cores."""
         return LongPlay(walks=2, walk_frames=100, still_frames=50)
 
 
@@ -199,16 +195,19 @@ def collapse(made: Statistics, true: Statistics, frames: int) -> dict[str, Any]:
         "colour_variance": end.variance.mean((1, 2)) / true.variance.mean((1, 2)),
         "motion": end.motion.mean(1) / true.motion.mean(1).clamp_min(1e-9),
     }
-    outside = [(ratio < DEAD[name]) | (ratio > WILD[name]) for name, ratio in ratios.items()]
+    outside = [(x < BOUNDS[name][0]) | (x > BOUNDS[name][1]) for name, x in ratios.items()]
     bad = torch.stack(outside).any(0)
+    allowed = [
+        f"{name.replace('_', ' ')} {low:g} to {high:g}" for name, (low, high) in BOUNDS.items()
+    ]
     count = int(bad.sum())
     return {
         "collapsed_walks": count,
         "of": len(bad),
         "at_frame": frames,
         "statement": "no collapse" if count == 0 else f"{count} of {len(bad)} walks collapsed",
-        "rule": f"the last {WINDOW_FRAMES} frames against the true frames of the same world: below"
-        f" {DEAD} or above {WILD}",
+        "rule": f"the last {WINDOW_FRAMES} frames of a walk, of the true frames of the same world,"
+        f" must have {', '.join(allowed)}",
         "range_over_walks": {
             name: [round(float(x.min()), 3), round(float(x.max()), 3)] for name, x in ratios.items()
         },

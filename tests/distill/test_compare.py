@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from distill.__main__ import main
-from distill.compare import compare, names_of
+from distill.compare import compare, compare_samplers, names_of
 from distill.plots import line_plot
 
 
@@ -50,6 +50,19 @@ def test_a_difference_that_is_not_the_model_is_named() -> None:
     page = compare({"a": _evaluation(), "b": other})
     assert "Not alike: worlds" in page
     assert "other rulers" in page
+
+
+def test_a_line_for_each_model_and_number_of_steps() -> None:
+    rows = {
+        name: {"psnr_db": {"1": 20.0 + i, "8": 18.0}, "psnr_margin_db": {"8": 1.0}, "frechet": 2.5}
+        for i, name in enumerate(("autoencoder", "1 step", "2 steps", "wrong camera, 2 steps"))
+    }
+    camera = {name: {"rotation_error_deg": 0.31} for name in rows}
+    page = compare_samplers({"a": _evaluation(rows=rows, camera=camera)})
+    lines = [line for line in page.splitlines() if line.startswith("| a |")]
+    assert [line.split(" | ")[1] for line in lines] == ["1 step", "2 steps"]
+    assert lines[1].split(" | ")[2:4] == ["22.0", "18.0"]
+    assert "0.31" in lines[0] and "2.50" in lines[0] and "+1.0" in lines[0]
 
 
 def test_files_are_named_by_what_tells_them_apart() -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from distill.features import Ruler, frechet_to_truth
 from distill.metrics import colour, frechet_distance, motion, ssim
+from distill.run import load_autoencoder
 from tests.worldmodel import tiny
+from worldmodel.autoencoder import frames_to_float
+
+ROOT = Path(__file__).parents[2]
 
 
 def _picture(seed: int = 0, size: int = 32) -> Tensor:
@@ -114,6 +121,27 @@ def test_the_perceptual_distance_grows_with_noise_and_blur_and_most_for_another_
     assert distance(x) == 0.0
     assert 0 < distance(x + 0.02 * noise) < distance(x + 0.1 * noise) < distance(other)
     assert 0 < distance(blurred(3)) < distance(blurred(7)) < distance(other)
+
+
+def test_the_shipped_ruler_orders_known_degradations_of_shipped_pictures() -> None:
+    autoencoder = load_autoencoder(ROOT / "assets" / "pocket")
+    paths = sorted((ROOT / "assets" / "pocket" / "starts").glob("*.png"))[:4]
+    pictures = np.stack([np.asarray(Image.open(path)) for path in paths])
+    x = frames_to_float(torch.from_numpy(pictures))
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(5))
+    ruler = Ruler("pocket", autoencoder.encoder)
+
+    def blurred(px: int) -> Tensor:
+        return functional.avg_pool2d(x, px, 1, px // 2, count_include_pad=False)
+
+    def distance(degraded: Tensor) -> float:
+        return float(ruler.distance(x, degraded).mean())
+
+    wrong = distance(x.roll(1, 0))
+    assert 0 < distance(x + 0.03 * noise) < distance(x + 0.1 * noise) < distance(x + 0.3 * noise)
+    assert 0 < distance(blurred(3)) < distance(blurred(5)) < distance(blurred(9)) < wrong
+    assert 0 < distance(x.roll(1, -1)) < distance(x.roll(4, -1)) < wrong
+    assert distance(x + 0.3 * noise) < wrong
 
 
 def test_rulers_of_other_weights_have_other_digests() -> None:
