@@ -198,6 +198,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from distill.run import load_for_evaluation
 
     _refuse_to_overwrite(arguments)
+    if arguments.out.suffix != ".json":
+        raise ValueError(f"--out {arguments.out}: must end in .json; a page is written beside it")
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     if arguments.steps is not None:
         given["steps"] = tuple(_numbers(arguments.steps, "--steps"))

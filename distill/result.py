@@ -104,7 +104,7 @@ def headline(rows: dict[str, Row], own: Row, played: dict[str, Any]) -> dict[str
     return {
         **{name: own[name] for name in TO_TRUTH},
         **drifting,
-        "motion_ratio": own["motion_ratio"],
+        "motion_ratio": own.get("motion_ratio"),
         "autoencoder_psnr_db": _mean(reconstructed["psnr_db"]),
         "autoencoder_gradient_energy_ratio": _mean(reconstructed["gradient_energy_ratio"]),
         "baselines": {name: {key: row[key] for key in TO_TRUTH} for name, row in baselines.items()},

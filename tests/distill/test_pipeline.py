@@ -114,16 +114,18 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
             "no manifest.json",
         ),
         (["encode", "nowhere", "--autoencoder", "x", "--out", "OUT"], "no manifest.json"),
-        (["evaluate", "nowhere", "--data", "x", "--out", "OUT"], "no manifest.json"),
-        (["evaluate", "nowhere", "--data", "x", "--out", "OUT", "--steps", "2,x"], "numbers"),
+        (["evaluate", "nowhere", "--data", "x", "--out", "OUT"], "must end in .json"),
+        (["evaluate", "nowhere", "--data", "x", "--out", "OUT.json"], "no manifest.json"),
+        (["evaluate", "x", "--data", "x", "--out", "OUT.json", "--steps", "2,x"], "numbers"),
+        (["evaluate", "x", "--data", "x", "--out", "OUT.json", "--clips", "0"], "at least 1"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert main([str(out) if argument == "OUT" else argument for argument in arguments]) == 2
+    assert main([argument.replace("OUT", str(out)) for argument in arguments]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error
     assert len(error.splitlines()) == 1
-    assert not out.exists()
+    assert not list(tmp_path.iterdir())
