@@ -1,4 +1,4 @@
-"""Command line: `python -m distill pipeline|render|train|encode|trajectories|export|evaluate|...`."""
+"""Command line: `python -m distill pipeline|render|train|encode|export|evaluate|compare|...`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+E = TypeVar("E", bound=Any)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -114,11 +117,24 @@ def _add_measuring(command: Callable[[str, Any, str], argparse.ArgumentParser]) 
     evaluate.add_argument("--data", type=Path, required=True, help="held-out clips")
     evaluate.add_argument("--overwrite", action="store_true")
     evaluate.add_argument("--out", type=Path, required=True, help="evaluation.json; .md beside it")
-    evaluate.add_argument("--steps", default="4,2,16")
-    evaluate.add_argument("--known", type=int, default=4, help="true context frames")
-    evaluate.add_argument("--clips", type=int, default=64)
-    evaluate.add_argument("--longest", type=int, default=32, help="longest horizon, in frames")
+    evaluate.add_argument("--quick", action="store_true", help="a small measurement, for a CPU")
+    evaluate.add_argument("--steps", help="also measured beside the model's own; default 4,2,16")
+    evaluate.add_argument("--known", type=int, help="true context frames; default 4")
+    evaluate.add_argument("--clips", type=int, help="default 64")
+    evaluate.add_argument("--longest", type=int, help="longest horizon, frames; default 128")
+    evaluate.add_argument("--walks", type=int, help="long walks; default 16")
+    evaluate.add_argument("--walk-frames", type=int, help="of each; default 1000")
+    evaluate.add_argument("--still-frames", type=int, help="of a resting camera; default 200")
+    evaluate.add_argument("--videos", type=int, default=2, help="long walks written as videos")
+    evaluate.add_argument("--ruler", type=Path, help="measure in the features of another model")
+    evaluate.add_argument("--commit", help="of this code, where there is no git to ask")
     evaluate.add_argument("--device")
+
+    compare = command("compare", _compare, "several evaluations as one table")
+    compare.add_argument("evaluations", type=Path, nargs="+", help="evaluation.json files")
+    compare.add_argument("--samplers", action="store_true", help="a line per model and steps")
+    compare.add_argument("--overwrite", action="store_true")
+    compare.add_argument("--out", type=Path, required=True, help="a Markdown file")
 
     sample = command("sample", _sample, "contact sheet: truth above, generated below")
     sample.add_argument("model", type=Path)
@@ -226,24 +242,49 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from distill import evaluate as evaluation
     from distill.clips import ClipSet
+    from distill.evaluate import Extent, load_truth
+    from distill.features import Ruler
+    from distill.long_play import LongPlay
+    from distill.report import write_report
+    from distill.result import evaluate
     from distill.run import load_for_evaluation
 
     _refuse_to_overwrite(arguments)
-    steps = tuple(_numbers(arguments.steps, "--steps"))
+    if arguments.out.suffix != ".json":
+        raise ValueError(f"--out {arguments.out}: must end in .json; a page is written beside it")
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    if arguments.steps is not None:
+        given["steps"] = tuple(_numbers(arguments.steps, "--steps"))
+    extent = _filled(Extent.quick() if arguments.quick else Extent(), given)
+    long_play = _filled(LongPlay.quick() if arguments.quick else LongPlay(), given)
     clips, model = ClipSet(arguments.data), load_for_evaluation(arguments.model, arguments.device)
-    result = evaluation.evaluate(
-        model,
-        clips,
-        known=arguments.known,
-        count=arguments.clips,
-        steps=steps,
-        longest=arguments.longest,
+    measured_by = (
+        load_for_evaluation(arguments.ruler, arguments.device) if arguments.ruler else model
     )
-    evaluation.write_result(result, arguments.out)
-    page = evaluation.markdown(result, f"`{arguments.model}` on `{arguments.data}`.")
-    arguments.out.with_suffix(".md").write_text(page, encoding="utf-8")
+    ruler = Ruler(measured_by.playable.name, measured_by.autoencoder.encoder)
+    truth = load_truth(clips, model, extent.clips, extent.known + extent.longest)
+    evaluation = evaluate(model, truth, extent, long_play, ruler)
+    if arguments.commit:
+        evaluation.numbers["commit"] = arguments.commit
+    write_report(evaluation, model, truth, extent, arguments.out, videos=arguments.videos)
+    print(arguments.out.with_suffix(".md").read_text(encoding="utf-8"))
+
+
+def _filled(extent: E, given: dict[str, Any]) -> E:
+    """`extent` with the values of those flags that were given."""
+    return replace(extent, **{f.name: given[f.name] for f in fields(extent) if f.name in given})
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from distill.compare import compare, compare_samplers, load_evaluation, names_of
+    from distill.result import write_atomically
+
+    _refuse_to_overwrite(arguments)
+    paths = arguments.evaluations
+    found = {name: load_evaluation(path) for name, path in zip(names_of(paths), paths, strict=True)}
+    page = compare_samplers(found) if arguments.samplers else compare(found)
+    write_atomically(page + "\n", arguments.out)
     print(page)
 
 

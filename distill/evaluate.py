@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +14,15 @@ from tqdm import tqdm
 
 from distill.clips import ClipSet
 from distill.encode import encode
-from distill.metrics import gradient_energy, psnr_db
 from distill.rollout import Views, rollout
-from worldmodel.autoencoder import Autoencoder, frames_to_float
+from worldmodel.autoencoder import Autoencoder, frames_to_uint8
 from worldmodel.checkpoint import PlayableConfig
 from worldmodel.transformer import WorldTransformer, prompt_words
 
 HORIZONS = (1, 4, 8, 16, 32, 64, 128)
 SEED = 20261122
+REPEAT, RECONSTRUCTED = "repeat last true frame", "autoencoder"
+BATCH_FRAMES = 256  # decoded or compared at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,25 +40,60 @@ class Model:
 class Truth:
     """Held-out clips: what the renderer says the frames are."""
 
-    frames: Tensor  # uint8 [b f H W 3], on the CPU
+    frames: Tensor  # uint8 [b f H W 3], on the model's device
     latents: Tensor  # float32 [b f p c]
     views: Views
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """How much is measured."""
+
+    known: int = 4  # true frames each clip begins with
+    clips: int = 64
+    longest: int = 128  # frames generated after them
+    camera_pairs: int = 16  # moments of each clip at which the camera's motion is measured
+    steps: tuple[int, ...] = (4, 2, 16)  # beside those the model is played with
+
+    def __post_init__(self) -> None:
+        if min(self.known, self.clips, self.longest, self.camera_pairs, *self.steps) < 1:
+            raise ValueError(
+                "known frames, clips, horizon, camera pairs and steps must be at least 1"
+            )
+
+    @staticmethod
+    def quick() -> Extent:
+        """A few minutes on two CPU cores."""
+        return Extent(clips=4, longest=32, camera_pairs=4, steps=())
+
+    @property
+    def horizons(self) -> list[int]:
+        return [horizon for horizon in HORIZONS if horizon <= self.longest]
 
 
 def load_truth(clips: ClipSet, model: Model, count: int, frames: int) -> Truth:
     """The first `count` clips, `frames` frames each, without prompts: as play from a picture is.
 
     Raises:
-        ValueError: if the clips are shorter.
+        ValueError: if the clips are shorter, or of another size than the model's frames.
     """
     if clips.frames_per_clip < frames:
-        raise ValueError(f"{clips.folder}: clips of {clips.frames_per_clip} frames, need {frames}")
+        raise ValueError(
+            f"{clips.folder}: clips of {clips.frames_per_clip} frames, need {frames}; take longer"
+            " clips or a smaller --longest"
+        )
     count = min(count, len(clips))
 
     def stack(name: str) -> Any:
         return np.stack([clips.array(name, clip, 0, frames) for clip in range(count)])
 
     images = stack("frames")
+    config = model.autoencoder.config
+    if images.shape[2:4] != (config.height_px, config.width_px):
+        raise ValueError(
+            f"{clips.folder}: frames of {images.shape[2]}x{images.shape[3]} px, but the model's are"
+            f" {config.height_px}x{config.width_px} px"
+        )
     latents = [encode(model.autoencoder, clip, model.device) for clip in images]
     no_words = [prompt_words(model.transformer.config.vocabulary, "") or [0.0]] * count
     views = Views(
@@ -68,16 +102,16 @@ def load_truth(clips: ClipSet, model: Model, count: int, frames: int) -> Truth:
         words=torch.tensor(no_words, device=model.device),
     )
     latent = torch.from_numpy(np.stack(latents)).float().to(model.device)
-    return Truth(frames=torch.from_numpy(images), latents=latent, views=views)
+    return Truth(frames=torch.from_numpy(images).to(model.device), latents=latent, views=views)
 
 
-def generate(model: Model, truth: Truth, views: Views, known: int, steps: int) -> Tensor:
-    """Latents [b f p c] generated after `known` true ones."""
+def generate(model: Model, known: Tensor, views: Views, steps: int) -> Tensor:
+    """Latents [b f p c] that begin with the true ones `known` [b f0 p c]."""
     return rollout(
         model.transformer,
         model.autoencoder,
         model.playable.cache,
-        truth.latents[:, :known],
+        known,
         views,
         how=replace(model.playable.rollout, steps=steps),
         seed=SEED,
@@ -90,6 +124,13 @@ def decode(model: Model, latents: Tensor) -> Tensor:
     return model.autoencoder.decode(latents)
 
 
+def decode_clips(model: Model, latents: Tensor) -> Tensor:
+    """What a player would see, uint8 [b f H W 3], of latents [b f p c]."""
+    flat = latents.flatten(0, 1).split(BATCH_FRAMES)
+    frames = torch.cat([frames_to_uint8(decode(model, part)) for part in flat])
+    return frames.unflatten(0, latents.shape[:2])
+
+
 def wrong_cameras(views: Views) -> Views:
     """The same starts, but each clip moves as its neighbour does: the cost of a wrong camera."""
     other = torch.roll(views.cameras, 1, 0)
@@ -97,68 +138,28 @@ def wrong_cameras(views: Views) -> Views:
     return Views(cameras=moved, intrinsics=views.intrinsics, words=views.words)
 
 
-def evaluate(
-    model: Model, clips: ClipSet, *, known: int, count: int, steps: tuple[int, ...], longest: int
-) -> dict[str, Any]:
-    """PSNR and gradient energy at each horizon for each way of sampling, and the baselines."""
-    horizons = [h for h in HORIZONS if h <= longest]
-    truth = load_truth(clips, model, count, known + longest)
-    rows: dict[str, Any] = {}
-
-    def measure(name: str, frame_at: Callable[[int], Tensor]) -> None:
-        rows[name] = _row(truth, known, horizons, frame_at)
-
-    def generated(name: str, views: Views, step_count: int) -> None:
-        latents = generate(model, truth, views, known, step_count)
-        measure(name, lambda index: decode(model, latents[:, index]))
-
-    measure("autoencoder", lambda index: decode(model, truth.latents[:, index]))
-    measure("repeat last true frame", lambda _: _true(truth, known - 1, model.device))
-    for step_count in tqdm(steps, unit="sampler", desc="evaluate"):
-        generated(f"{step_count} steps", truth.views, step_count)
-    generated(f"wrong camera, {steps[0]} steps", wrong_cameras(truth.views), steps[0])
-    baseline = rows["repeat last true frame"]["psnr_db"]
-    margins = {
-        name: {h: round(row["psnr_db"][h] - baseline[h], 2) for h in row["psnr_db"]}
-        for name, row in rows.items()
-    }
-    return {
-        "model": model.playable.name,
-        "device": str(model.device),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "worlds": len(truth.frames),
-        "context_frames": known,
-        "seed": SEED,
-        "rows": rows,
-        "psnr_margin_db": margins,
-    }
+def steps_to_measure(model: Model, extent: Extent) -> tuple[int, ...]:
+    """The steps to measure; the model's own come first, whether they were asked for or not."""
+    own = model.playable.rollout.steps
+    return (own, *(steps for steps in extent.steps if steps != own))
 
 
-def _row(
-    truth: Truth, known: int, horizons: list[int], frame_at: Callable[[int], Tensor]
-) -> dict[str, Any]:
-    psnr, energy = {}, {}
-    for horizon in horizons:
-        index = known - 1 + horizon
-        moved = _has_moved(truth.views.cameras, known - 1, index)
-        frame = frame_at(index)
-        target = _true(truth, index, frame.device)
-        psnr[str(horizon)] = round(float(psnr_db(frame, target)[moved].mean()), 2)
-        ratio = gradient_energy(frame).mean() / gradient_energy(target).mean()
-        energy[str(horizon)] = round(float(ratio), 3)
-    return {"psnr_db": psnr, "gradient_energy_ratio": energy}
+def candidates(model: Model, truth: Truth, extent: Extent) -> Iterator[tuple[str, Tensor]]:
+    """Names and frames, uint8 [b f H W 3], of everything that is compared to the truth."""
+    known = extent.known
+    yield RECONSTRUCTED, decode_clips(model, truth.latents)
+    still = truth.frames[:, known - 1 : known].expand(-1, extent.longest, -1, -1, -1)
+    yield REPEAT, torch.cat([truth.frames[:, :known], still], dim=1)
+    context, steps = truth.latents[:, :known], steps_to_measure(model, extent)
+    for count in tqdm(steps, unit="sampler", desc="evaluate"):
+        made = generate(model, context, truth.views, count)
+        yield steps_name(count), decode_clips(model, made)
+    wrong = generate(model, context, wrong_cameras(truth.views), steps[0])
+    yield f"wrong camera, {steps_name(steps[0])}", decode_clips(model, wrong)
 
 
-def _has_moved(cameras: Tensor, before: int, after: int) -> Tensor:
-    """Which clips [b] see a new view: where the camera stayed, there is nothing to predict.
-
-    A repeated frame is then exact, its PSNR infinite, and a mean over clips would say nothing.
-    """
-    return (cameras[:, after] - cameras[:, before]).abs().amax((-2, -1)) > 1e-6
-
-
-def _true(truth: Truth, index: int, device: torch.device) -> Tensor:
-    return frames_to_float(truth.frames[:, index].to(device))
+def steps_name(count: int) -> str:
+    return f"{count} step" + "s" * (count != 1)
 
 
 def sheet(
@@ -166,44 +167,14 @@ def sheet(
 ) -> Any:
     """Truth above, generated below, clip after clip: uint8 image."""
     truth = load_truth(clips, model, count, max(columns) + 1)
-    latents = generate(model, truth, truth.views, known, steps)
+    made = decode_clips(model, generate(model, truth.latents[:, :known], truth.views, steps))
+    return contact_sheet(truth.frames[:, columns], made[:, columns])
+
+
+def contact_sheet(truth: Tensor, made: Tensor) -> Any:
+    """Rows of truth [b n H W 3] above rows of what was made, clip after clip: uint8 image."""
     rows = []
-    for clip in range(len(truth.frames)):
-        made = decode(model, latents[clip, columns]).clamp(-1, 1)
-        pixels = rearrange((made + 1) * 127.5, "n c h w -> h n w c").round().byte().cpu()
-        real = rearrange(truth.frames[clip, columns], "n h w c -> h n w c")
-        rows += [real.flatten(1, 2).numpy(), pixels.flatten(1, 2).numpy()]
+    for pair in zip(truth.cpu(), made.cpu(), strict=True):
+        rows += [rearrange(row, "n h w c -> h (n w) c").numpy() for row in pair]
         rows.append(np.full((4, rows[0].shape[1], 3), 255, np.uint8))
     return np.concatenate(rows)
-
-
-def markdown(result: dict[str, Any], about: str) -> str:
-    """The evaluation as a page for people."""
-    horizons = list(next(iter(result["rows"].values()))["psnr_db"])
-    head = "| | " + " | ".join(f"h{h}" for h in horizons) + " |"
-    lines = [
-        f"# Evaluation of {result['model']}",
-        "",
-        about,
-        "",
-        f"{result['worlds']} held-out worlds, {result['context_frames']} true context frames,"
-        f" {result['device']} {result['dtype']}, seed {result['seed']}."
-        " PSNR to the renderer's truth in dB / gradient energy relative to truth, by frames after"
-        " the last true one.",
-        "",
-        head,
-        "|---" * (len(horizons) + 1) + "|",
-    ]
-    for name, row in result["rows"].items():
-        energy = row["gradient_energy_ratio"]
-        cells = [f"{row['psnr_db'][h]:.1f} / {energy[h]:.2f}" for h in horizons]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += ["", "Margin in dB above repeating the last true frame:", "", head]
-    lines.append("|---" * (len(horizons) + 1) + "|")
-    for name, row in result["psnr_margin_db"].items():
-        lines.append(f"| {name} | " + " | ".join(f"{row[h]:+.1f}" for h in horizons) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def write_result(result: dict[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

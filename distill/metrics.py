@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+SSIM_WINDOW_PX, SSIM_SIGMA_PX = 11, 1.5
+SSIM_LUMINANCE, SSIM_CONTRAST = 0.01**2, 0.03**2  # K1 and K2, squared, for a range of 1
 
 
 def psnr_db(a: Tensor, b: Tensor) -> Tensor:
@@ -11,8 +15,77 @@ def psnr_db(a: Tensor, b: Tensor) -> Tensor:
     return -10 * error.clamp_min(1e-10).log10()
 
 
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity of each image [n] of [n 3 H W]: the mean over channels and windows.
+
+    Windows are Gaussian and lie wholly inside the image.
+    Source: Wang, Bovik, Sheikh & Simoncelli, "Image quality assessment", 2004, equation 13.
+
+    Raises:
+        ValueError: if the images are smaller than a window.
+    """
+    if min(a.shape[-2:]) < SSIM_WINDOW_PX:
+        raise ValueError(f"SSIM needs {SSIM_WINDOW_PX} px on each side, got {tuple(a.shape[-2:])}")
+    x, y = ((image.float().clamp(-1, 1) + 1) / 2 for image in (a, b))
+    mean_x, mean_y = _windowed(x), _windowed(y)
+    variance_x = _windowed(x * x) - mean_x.square()
+    variance_y = _windowed(y * y) - mean_y.square()
+    covariance = _windowed(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + SSIM_LUMINANCE) / (
+        mean_x.square() + mean_y.square() + SSIM_LUMINANCE
+    )
+    structure = (2 * covariance + SSIM_CONTRAST) / (variance_x + variance_y + SSIM_CONTRAST)
+    return (luminance * structure).mean((-3, -2, -1))
+
+
+def _windowed(x: Tensor) -> Tensor:
+    """Gaussian means of every window that fits in [n c H W].
+
+    Sums of shifted images, not a convolution: GPUs may round the factors of those to ten bits, and
+    a variance that is the difference of two such means would be lost.
+    """
+    at = torch.arange(SSIM_WINDOW_PX) - SSIM_WINDOW_PX // 2
+    weights = torch.exp(-at.square() / (2 * SSIM_SIGMA_PX**2))
+    shares = (weights / weights.sum()).tolist()
+    for dim in (-1, -2):
+        length = x.shape[dim] - SSIM_WINDOW_PX + 1
+        parts = [share * x.narrow(dim, i, length) for i, share in enumerate(shares)]
+        x = torch.stack(parts).sum(0)
+    return x
+
+
 def gradient_energy(x: Tensor) -> Tensor:
     """Mean absolute difference of neighbouring pixels of each image [...]: what blur takes away."""
     x = x.clamp(-1, 1)
     horizontal = x.diff(dim=-1).abs().mean((-3, -2, -1))
     return horizontal + x.diff(dim=-2).abs().mean((-3, -2, -1))
+
+
+def colour(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the pixels of each image, per channel: [... 3] each, black 0, white 1."""
+    pixels = (x.clamp(-1, 1) + 1) / 2
+    return pixels.mean((-2, -1)), pixels.var((-2, -1), correction=0)
+
+
+def motion(before: Tensor, after: Tensor) -> Tensor:
+    """Mean absolute change of a pixel between two images [...], of a range of 1."""
+    return (after.clamp(-1, 1) - before.clamp(-1, 1)).abs().mean((-3, -2, -1)) / 2
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Distance of two sets of feature vectors [n d], [m d], each taken as one Gaussian.
+
+    Source: Heusel et al., arXiv 1706.08500, equation 6. The trace of the square root of the product
+    of the covariances is the sum of the singular values of the product of their square roots.
+    """
+    first, second = a.double().cpu(), b.double().cpu()
+    roots = [_square_root(torch.cov(x.T)) for x in (first, second)]
+    overlap = torch.linalg.svdvals(roots[0] @ roots[1]).sum()
+    spread = sum(root.square().sum() for root in roots)
+    shift = (first.mean(0) - second.mean(0)).square().sum()
+    return max(float(shift + spread - 2 * overlap), 0.0)
+
+
+def _square_root(covariance: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T

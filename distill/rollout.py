@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from worldmodel import flow
+from worldmodel.attention import mix_by_matmul, mix_fused
 from worldmodel.autoencoder import Autoencoder
 from worldmodel.checkpoint import RolloutConfig
 from worldmodel.kv_cache import CacheConfig, KVCache
 from worldmodel.sampler import Sampler, sample
-from worldmodel.transformer import Geometry, WorldTransformer
+from worldmodel.transformer import WorldTransformer
 
 ANCHOR_FRAMES = 16
 
@@ -41,28 +43,26 @@ def rollout(
 ) -> Tensor:
     """Continue `context` [b f0 p c] (true latents; f0 may be 0) to the length of `views`: [b f p c]."""
     device, (b, known) = context.device, context.shape[:2]
-    sampler = Sampler(transformer, autoencoder, _cache(transformer, cache_config, b, device))
+    cache = _cache(transformer, cache_config, b, device)
+    mix = mix_by_matmul if device.type == "cpu" else mix_fused  # as a session does
+    sampler = Sampler(transformer, autoencoder, cache, mix)
     noise = torch.Generator(device).manual_seed(seed)
     levels = flow.schedule(how.steps, how.shift).tolist()
     first_levels = flow.schedule(how.first_frame_steps, how.shift).tolist()
+    full = {x: torch.full((b, 1), x, device=device) for x in {0.0, *levels, *first_levels}}
     shape = (b, 1, *context.shape[2:])
-    anchor = views.cameras[:, 0].double()
-    frames, since = [], 0
-    for index in range(views.cameras.shape[1]):
-        if since >= ANCHOR_FRAMES:
-            new = views.cameras[:, index].double()
-            sampler.move_anchor(anchor @ torch.linalg.inv(new), float(since))
-            anchor, since = new, 0
-        places = _places(transformer, views, anchor, index, since)
+    slots = torch.tensor([cache_config.slot(i) for i in range(views.cameras.shape[1])])
+    slots = slots.to(device)
+    frames = []
+    for index, places in enumerate(_places(transformer, views, sampler)):
 
         def denoise(latent: Tensor, now: float, to: float, at: _Tensors = places) -> Tensor:
-            level, lower = (torch.full((b, 1), x, device=device) for x in (now, to))
-            return sampler.denoise(latent, level, lower, views.words, *at)
+            return sampler.denoise(latent, full[now], full[to], views.words, *at)
 
         def fresh_noise() -> Tensor:
             return torch.randn(shape, generator=noise, device=device)
 
-        slot = torch.tensor([cache_config.slot(index)], device=device)
+        slot = slots[index : index + 1]
         if index < known:
             latent = context[:, index : index + 1]
         else:
@@ -70,9 +70,8 @@ def rollout(
         if index >= known and how.commit == "own":
             sampler.commit_own(slot)
         else:
-            sampler.commit(latent, torch.zeros(b, 1, device=device), slot, views.words, *places)
+            sampler.commit(latent, full[0.0], slot, views.words, *places)
         frames.append(latent)
-        since += 1
     return torch.cat(frames, dim=1)
 
 
@@ -91,11 +90,21 @@ def _cache(
     )
 
 
-def _places(
-    transformer: WorldTransformer, views: Views, anchor: Tensor, index: int, time: int
-) -> _Tensors:
-    pose = views.cameras[:, index].double() @ torch.linalg.inv(anchor)
-    moment = torch.full((len(pose), 1), float(time), device=pose.device)
-    lens = views.intrinsics[:, index : index + 1]
-    geometry: Geometry = transformer.geometry(pose[:, None], lens, moment)
-    return geometry.tensors()
+def _places(transformer: WorldTransformer, views: Views, sampler: Sampler) -> Iterator[_Tensors]:
+    """Where each frame is seen from, relative to an anchor that moves; the cache moves with it.
+
+    Matrices are inverted on the CPU, some frames at once: on a GPU every inverse would wait for all
+    that was launched before it.
+    """
+    device, cameras = views.words.device, views.cameras.double().cpu()
+    for first in range(0, cameras.shape[1], ANCHOR_FRAMES):
+        frames = slice(first, first + ANCHOR_FRAMES)
+        if first:
+            back = cameras[:, first - ANCHOR_FRAMES] @ torch.linalg.inv(cameras[:, first])
+            sampler.move_anchor(back, float(ANCHOR_FRAMES))
+        poses = cameras[:, frames] @ torch.linalg.inv(cameras[:, first : first + 1])
+        times = torch.arange(poses.shape[1], dtype=torch.float32).expand(len(poses), -1)
+        lenses = views.intrinsics[:, frames]
+        geometry = transformer.geometry(poses.to(device), lenses, times.to(device))
+        for nth in range(poses.shape[1]):
+            yield geometry.frame(nth).tensors()

@@ -68,7 +68,6 @@ class StageConfig:
     ema_decay: float = 0.999
     seed: int = 0
     compile: bool = True
-    attention_block: int = 128  # tokens; how finely a GPU skips what teacher forcing masks out
     resident: bool = False  # autoencoder: keep the frames in GPU memory, spread over the processes
     checkpoint_every_s: float = 120.0
     sample_every: int = 0  # steps between pictures of what the student makes; 0: none
@@ -189,7 +188,7 @@ def _kernel(stage: StageConfig, model: ModelConfig, device: torch.device) -> Att
         return attend_all
     kernel = NoisyHistory if history == "noisy" else TeacherForcing
     tokens = model.transformer.tokens_per_frame
-    return kernel(stage.frames, tokens, model.cache, device, stage.attention_block)
+    return kernel(stage.frames, tokens, model.cache, device)
 
 
 def compile_network(network: nn.Module) -> None:

@@ -7,7 +7,7 @@ and returns [b f p a d].
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from einops import rearrange
@@ -17,8 +17,11 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from worldmodel.kv_cache import CacheConfig, KVCache
 
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import FlexKernelOptions
+
 # Tiles of the fused kernel and its backward pass, measured on an H100 (docs/results/training-log.md).
-TILES = {
+TILES: FlexKernelOptions = {
     "fwd_BLOCK_M": 64,
     "fwd_BLOCK_N": 64,
     "fwd_num_warps": 4,
@@ -64,16 +67,12 @@ class TeacherForcing:
         tokens: int,
         cache: CacheConfig,
         device: torch.device,
-        block_tokens: int = 128,
     ) -> None:
-        """`block_tokens`: the granularity at which a GPU skips what is masked out."""
         self.mask: BlockMask | Tensor
         allowed = _teacher_forcing_rule(frames, tokens, cache)
         length = 2 * frames * tokens
         if device.type == "cuda":
-            self.mask = create_block_mask(
-                allowed, None, None, length, length, str(device), BLOCK_SIZE=block_tokens
-            )
+            self.mask = create_block_mask(allowed, None, None, length, length, str(device))
         else:
             index = torch.arange(length, device=device)
             self.mask = allowed(0, 0, index[:, None], index[None])

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
-from distill.evaluate import _has_moved, markdown, wrong_cameras
+from distill.comparison import colour_drift, has_moved, measure, true_features
+from distill.evaluate import Extent, Truth, wrong_cameras
+from distill.features import Ruler
+from distill.result import headline
 from distill.rollout import Views
 from tests.worldmodel import tiny
 from worldmodel.types import check_rigid
@@ -25,7 +29,7 @@ def _views(cameras: Tensor) -> Views:
 def test_clips_whose_camera_rests_are_told_apart() -> None:
     cameras = _cameras((1, 2))
     cameras[1, 1:] = cameras[1, :1]
-    assert _has_moved(cameras, 0, 5).tolist() == [True, False]
+    assert has_moved(cameras, 0, 5).tolist() == [True, False]
 
 
 def test_the_wrong_camera_starts_where_the_right_one_does_and_moves_as_its_neighbour() -> None:
@@ -38,18 +42,75 @@ def test_the_wrong_camera_starts_where_the_right_one_does_and_moves_as_its_neigh
     check_rigid(wrong[0, 3].numpy())
 
 
-def test_the_page_shows_every_row_and_its_margin() -> None:
-    row = {"psnr_db": {"1": 20.0}, "gradient_energy_ratio": {"1": 0.9}}
-    result = {
-        "model": "m",
-        "worlds": 3,
-        "context_frames": 4,
-        "device": "cpu",
-        "dtype": "float32",
-        "seed": 1,
-        "rows": {"2 steps": row},
-        "psnr_margin_db": {"2 steps": {"1": 1.5}},
+def _row(psnr: float) -> dict[str, object]:
+    return {
+        "psnr_db": {"1": psnr, "32": psnr - 5},
+        "psnr_margin_db": {"1": 1.5, "32": 1.0},
+        "ssim": {"1": 0.8, "32": 0.7},
+        "perceptual": {"1": 0.1, "32": 0.2},
+        "gradient_energy_ratio": {"1": 0.9, "32": 0.8},
+        "colour_drift": {"1": 0.01, "32": 0.02},
+        "colour_variance_drift": {"1": 0.03, "32": 0.04},
+        "motion_ratio": 0.9,
     }
-    page = markdown(result, "about")
-    assert "| 2 steps | 20.0 / 0.90 |" in page
-    assert "| 2 steps | +1.5 |" in page
+
+
+def test_the_headline_holds_what_is_played_and_not_the_other_samplers() -> None:
+    rows = {
+        "autoencoder": _row(30.0),
+        "repeat last true frame": _row(18.0),
+        "2 steps": _row(24.0),
+        "4 steps": _row(25.0),
+        "wrong camera, 2 steps": _row(17.0),
+    }
+    played = {
+        name: {"1000": 0.5}
+        for name in ("gradient_energy_ratio", "colour_drift", "colour_variance_drift")
+    }
+    found = headline(rows, rows["2 steps"], played)
+    assert found["psnr_db"] == {"1": 24.0, "32": 19.0}
+    assert found["gradient_energy_ratio"] == {"32": 0.8, "1000": 0.5}
+    assert found["colour_drift"] == {"32": 0.02, "1000": 0.5}
+    assert found["autoencoder_psnr_db"] == 27.5
+    assert set(found["baselines"]) == {
+        "autoencoder", "repeat last true frame", "wrong camera, 2 steps"
+    }  # fmt: skip
+
+
+def test_sets_of_frames_in_other_places_but_of_the_same_colours_do_not_drift() -> None:
+    mean, variance = torch.rand(4, 5, 3), torch.rand(4, 5, 3)
+    shuffled = (mean.flip(0), variance.flip(0))
+    assert colour_drift(shuffled, (mean, variance))["colour_drift"] == 0.0
+    darker = colour_drift((mean * 0.9, variance), (mean, variance))
+    assert darker["colour_drift"] == pytest.approx(0.1, abs=1e-3)
+
+
+def _clips(seed: int) -> Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 255, (2, 6, 32, 64, 3), generator=random).byte()
+
+
+def test_the_truth_itself_is_measured_as_perfect() -> None:
+    views = _views(_cameras((1, 2)))
+    truth = Truth(frames=_clips(1), latents=torch.zeros(2, 6, 8, 4), views=views)
+    ruler = Ruler("tiny", tiny.autoencoder().encoder)
+    extent = Extent(known=2, clips=2, longest=4, steps=())
+    row = measure(truth, truth.frames, extent, ruler, None)
+    assert row["psnr_db"] == {"1": 100.0, "4": 100.0}
+    assert row["ssim"]["4"] == pytest.approx(1.0, abs=1e-4)
+    assert row["perceptual"]["4"] == 0.0
+    assert row["gradient_energy_ratio"]["4"] == row["motion_ratio"] == 1.0
+    assert true_features(truth, extent, ruler) is None  # too few clips
+    assert "frechet" not in row
+    other = measure(truth, _clips(2), extent, ruler, None)
+    assert other["psnr_db"]["4"] < 20
+    assert other["ssim"]["4"] < 0.5
+
+
+def test_horizons_by_which_no_camera_has_moved_have_no_distance_to_truth() -> None:
+    cameras = _cameras((1, 2))[:, :1].expand(-1, 6, -1, -1)
+    truth = Truth(frames=_clips(1), latents=torch.zeros(2, 6, 8, 4), views=_views(cameras))
+    ruler = Ruler("tiny", tiny.autoencoder().encoder)
+    row = measure(truth, truth.frames, Extent(known=2, longest=4), ruler, None)
+    assert "psnr_db" not in row
+    assert row["gradient_energy_ratio"]["1"] == 1.0

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,7 +39,9 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_nano_goes_from_nothing_to_a_world_that_plays(nano: Path) -> None:
     result = json.loads((nano / "evaluation" / "evaluation.json").read_text())
-    assert {"autoencoder", "2 steps", "wrong camera, 2 steps"} <= set(result["rows"])
+    assert set(result["rows"]) == {
+        "autoencoder", "repeat last true frame", "2 steps", "wrong camera, 2 steps"
+    }  # fmt: skip
     assert 5 < result["rows"]["2 steps"]["psnr_db"]["8"] < 60
     sheet = str(nano / "sheet.png")
     columns = ["--clips", "2", "--columns", "0,1,8", "--device", "cpu"]
@@ -51,6 +54,25 @@ def test_nano_goes_from_nothing_to_a_world_that_plays(nano: Path) -> None:
         camera = Camera(np.eye(4), session.spec.intrinsics)
         session.reset(Start(seed=1), camera)
         assert session.step([camera]).shape == (1, 64, 112, 3)
+
+
+@pytest.mark.slow
+def test_an_evaluation_holds_the_keys_pictures_and_films_it_promises(nano: Path) -> None:
+    folder = nano / "evaluation"
+    result = json.loads((folder / "evaluation.json").read_text())
+    asked = {
+        "model", "commit", "device", "steps", "context_frames", "worlds", "psnr_db",
+        "psnr_margin_db", "ssim", "perceptual", "gradient_energy_ratio", "colour_drift",
+        "camera_rotation_error_deg", "camera_direction_error_deg", "autoencoder_psnr_db", "baselines",
+    }  # fmt: skip
+    assert asked <= result.keys()
+    assert Image.open(folder / "evaluation-frames.jpg").size == (4 * 112, 2 * (2 * 64 + 4))
+    assert Image.open(folder / "evaluation-walks.jpg").size == (2 * 112, 2 * 64)
+    with av.open(folder / "evaluation-walk-1.mp4") as film:
+        assert sum(1 for _ in film.decode(video=0)) == 20
+    assert result["camera"]["renderer's truth"]["rotation_error_deg"] < 0.5
+    page = (folder / "evaluation.md").read_text()
+    assert "evaluation-walks.jpg" in page and "| 2 steps |" in page
 
 
 @pytest.mark.slow
@@ -217,16 +239,18 @@ steps:
             "no manifest.json",
         ),
         (["encode", "nowhere", "--autoencoder", "x", "--out", "OUT"], "no manifest.json"),
-        (["evaluate", "nowhere", "--data", "x", "--out", "OUT"], "no manifest.json"),
-        (["evaluate", "nowhere", "--data", "x", "--out", "OUT", "--steps", "2,x"], "numbers"),
+        (["evaluate", "nowhere", "--data", "x", "--out", "OUT"], "must end in .json"),
+        (["evaluate", "nowhere", "--data", "x", "--out", "OUT.json"], "no manifest.json"),
+        (["evaluate", "x", "--data", "x", "--out", "OUT.json", "--steps", "2,x"], "numbers"),
+        (["evaluate", "x", "--data", "x", "--out", "OUT.json", "--clips", "0"], "at least 1"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert main([str(out) if argument == "OUT" else argument for argument in arguments]) == 2
+    assert main([argument.replace("OUT", str(out)) for argument in arguments]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error
     assert len(error.splitlines()) == 1
-    assert not out.exists()
+    assert not list(tmp_path.iterdir())

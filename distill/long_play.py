@@ -1,0 +1,234 @@
+"""Long play without truth to follow: does a world stay sharp, keep its colours, and rest when you do.
+
+The model walks through worlds it makes up itself for a thousand frames and more. What it shows there has
+no true counterpart, so its statistics are held against those of the true frames of the same worlds, and
+what the true frames' own end differs by is reported beside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.comparison import colour_drift
+from distill.evaluate import BATCH_FRAMES, SEED, Model, Truth, decode, generate
+from distill.metrics import colour, gradient_energy, motion, psnr_db
+from distill.rollout import Views
+from distill.scenes.paths import draw_commands, viewpoints_for
+from distill.viewpoints import viewpoint_of
+from worldmodel.autoencoder import frames_to_float, frames_to_uint8
+
+REPORTED = (100, 300, 1000, 3000, 10_000)  # frames after the last true one
+RESTED = (10, 50, 100, 200, 500, 1000)  # frames of rest after which the picture is looked at
+WINDOW_FRAMES = 50  # statistics of a moment are those of the frames up to it
+CURVE_POINTS = 40
+FIELDS = ("gradient_energy", "mean", "variance", "motion")
+# What a walk's end may be, of its own world's truth; outside it has collapsed.
+BOUNDS = {"gradient_energy": (0.5, 2.0), "colour_variance": (0.25, 4.0), "motion": (0.1, 10.0)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongPlay:
+    """How long is played."""
+
+    walks: int = 16
+    walk_frames: int = 1000
+    still_frames: int = 200
+
+    def __post_init__(self) -> None:
+        if self.walks < 1 or min(self.walk_frames, self.still_frames) < 2:
+            raise ValueError("long play takes at least 1 walk and 2 frames of walking and resting")
+
+    @staticmethod
+    def quick() -> LongPlay:
+        """A few minutes on two CPU cores."""
+        return LongPlay(walks=2, walk_frames=100, still_frames=50)
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Of the frames of some clips [b f ...]."""
+
+    gradient_energy: Tensor  # [b f]
+    mean: Tensor  # [b f 3]
+    variance: Tensor  # [b f 3]
+    motion: Tensor  # [b f-1], change to the next frame
+
+    def until(self, frame: int) -> Statistics:
+        """Of the WINDOW_FRAMES frames that end with number `frame`, counted from 1."""
+        first = max(frame - WINDOW_FRAMES, 0)
+        changes = slice(max(first - 1, 0), max(frame - 1, 1))
+        return Statistics(
+            self.gradient_energy[:, first:frame],
+            self.mean[:, first:frame],
+            self.variance[:, first:frame],
+            self.motion[:, changes],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What came out, to be looked at."""
+
+    numbers: dict[str, Any]
+    walks: Tensor  # latents [b f p c]
+    still: Tensor  # latents [b f p c]
+
+
+@torch.no_grad()
+def play(model: Model, truth: Truth, known: int, extent: LongPlay) -> Played:
+    """Walk on from the first clips, and rest in them, with the steps the model is played with."""
+    few = first_clips(truth, extent.walks)
+    steps = model.playable.rollout.steps
+    views = walk_on(model, few, known, extent.walk_frames)
+    walks = generate(model, few.latents[:, :known], views, steps)[:, known:]
+    resting = rest(few, extent.still_frames)
+    still = generate(model, few.latents[:, :1], resting, steps)
+    numbers = {
+        "walks": len(walks),
+        "frames": extent.walk_frames,
+        "steps": steps,
+        **walk_numbers(statistics(model, walks), true_statistics(few), extent.walk_frames),
+        "still": still_numbers(model, still, few),
+    }
+    return Played(numbers, walks, still)
+
+
+def first_clips(truth: Truth, count: int) -> Truth:
+    views = Views(
+        cameras=truth.views.cameras[:count],
+        intrinsics=truth.views.intrinsics[:count],
+        words=truth.views.words[:count],
+    )
+    return Truth(frames=truth.frames[:count], latents=truth.latents[:count], views=views)
+
+
+def walk_on(model: Model, truth: Truth, known: int, frames: int) -> Views:
+    """What a player sees from who goes on from frame `known` of each clip, for `frames` frames."""
+    rate, limits = model.playable.frames_per_second, model.playable.limits
+    cameras = []
+    for clip, poses in enumerate(truth.views.cameras.cpu().numpy()):
+        random = np.random.default_rng((SEED, clip))
+        start = viewpoint_of(poses[known - 1])
+        commands = draw_commands(random, "wander", frames, rate, start.pitch_rad)
+        walked = viewpoints_for(commands, rate, limits, start)[1:]
+        cameras.append([*poses[:known], *(point.camera_from_world() for point in walked)])
+    lens = truth.views.intrinsics[:, :known]
+    return Views(
+        cameras=torch.from_numpy(np.array(cameras)).to(truth.views.cameras.device),
+        intrinsics=torch.cat([lens, lens[:, -1:].expand(-1, frames, -1)], dim=1),
+        words=truth.views.words,
+    )
+
+
+def rest(truth: Truth, frames: int) -> Views:
+    """A camera that stays where each clip begins, for `frames` frames after its first one."""
+    return Views(
+        cameras=truth.views.cameras[:, :1].expand(-1, frames + 1, -1, -1),
+        intrinsics=truth.views.intrinsics[:, :1].expand(-1, frames + 1, -1),
+        words=truth.views.words,
+    )
+
+
+def statistics(model: Model, latents: Tensor) -> Statistics:
+    """Of the frames of latents [b f p c], decoded a few at a time: long walks fit into no memory."""
+    chunk = max(BATCH_FRAMES // len(latents), 2)
+    parts, before = [], None
+    for piece in latents.split(chunk, dim=1):
+        frames = frames_to_float(frames_to_uint8(decode(model, piece.flatten(0, 1))))
+        clips = frames.unflatten(0, piece.shape[:2])
+        parts.append(_of(clips if before is None else torch.cat([before, clips], 1), before))
+        before = clips[:, -1:]
+    return Statistics(*(torch.cat([getattr(x, n) for x in parts], 1) for n in FIELDS))
+
+
+def true_statistics(truth: Truth) -> Statistics:
+    """Of all true frames, clip by clip."""
+    parts = [_of(frames_to_float(clip)[None], None) for clip in truth.frames]
+    return Statistics(*(torch.cat([getattr(x, n) for x in parts]) for n in FIELDS))
+
+
+def _of(clips: Tensor, before: Tensor | None) -> Statistics:
+    """Of clips [b f 3 H W]; with `before`, their first frame was counted already."""
+    own = clips if before is None else clips[:, 1:]
+    return Statistics(gradient_energy(own), *colour(own), motion(clips[:, :-1], clips[:, 1:]))
+
+
+def walk_numbers(made: Statistics, true: Statistics, frames: int) -> dict[str, Any]:
+    """Statistics of walks against those of the true frames of the same worlds."""
+    moments = sorted({m for m in (*REPORTED, frames) if m <= frames})
+    at = {str(m): _against(made.until(m), true) for m in moments}
+    numbers = {name: {m: found[name] for m, found in at.items()} for name in at[str(frames)]}
+    length = true.gradient_energy.shape[1]  # the end of the true clips against all of them
+    floor = _against(true.until(length), true) if length >= 2 * WINDOW_FRAMES else None
+    curve = sorted({int(m) for m in np.linspace(1, frames, CURVE_POINTS)})
+    along = {m: _against(made.until(m), true) for m in curve}
+    return {
+        **numbers,
+        "floor": floor,
+        "collapse": collapse(made, true, frames),
+        "curve": {"frame": curve}
+        | {name: [along[m][name] for m in curve] for name in along[frames]},
+    }
+
+
+def _against(made: Statistics, true: Statistics) -> dict[str, float]:
+    energy = made.gradient_energy.mean() / true.gradient_energy.mean()
+    moving = made.motion.mean() / true.motion.mean().clamp_min(1e-9)
+    drift = colour_drift((made.mean, made.variance), (true.mean, true.variance))
+    return {
+        "gradient_energy_ratio": round(float(energy), 3),
+        **drift,
+        "motion_ratio": round(float(moving), 3),
+    }
+
+
+def collapse(made: Statistics, true: Statistics, frames: int) -> dict[str, Any]:
+    """How many walks ended grey, flat, frozen or in noise, each judged by its own world's truth."""
+    end = made.until(frames)
+    ratios = {
+        "gradient_energy": end.gradient_energy.mean(1) / true.gradient_energy.mean(1),
+        "colour_variance": end.variance.mean((1, 2)) / true.variance.mean((1, 2)),
+        "motion": end.motion.mean(1) / true.motion.mean(1).clamp_min(1e-9),
+    }
+    outside = [(x < BOUNDS[name][0]) | (x > BOUNDS[name][1]) for name, x in ratios.items()]
+    bad = torch.stack(outside).any(0)
+    allowed = [
+        f"{name.replace('_', ' ')} {low:g} to {high:g}" for name, (low, high) in BOUNDS.items()
+    ]
+    count = int(bad.sum())
+    return {
+        "collapsed_walks": count,
+        "of": len(bad),
+        "at_frame": frames,
+        "statement": "no collapse" if count == 0 else f"{count} of {len(bad)} walks collapsed",
+        "rule": f"the last {WINDOW_FRAMES} frames of a walk, of the true frames of the same world,"
+        f" must have {', '.join(allowed)}",
+        "range_over_walks": {
+            name: [round(float(x.min()), 3), round(float(x.max()), 3)] for name, x in ratios.items()
+        },
+    }
+
+
+def still_numbers(model: Model, latents: Tensor, truth: Truth) -> dict[str, Any]:
+    """How far a resting camera's picture drifts, in PSNR to what it first showed."""
+    last = latents.shape[1] - 1
+    moments = sorted({m for m in (*RESTED, last) if m <= last})
+
+    def shown(moment: int) -> Tensor:
+        return frames_to_float(frames_to_uint8(decode(model, latents[:, moment])))
+
+    first, true = shown(1), frames_to_float(truth.frames[:, 0])
+    to_first = {m: psnr_db(shown(m), first) for m in moments}
+    return {
+        "frames": last,
+        "psnr_to_first_db": {str(m): round(float(x.mean()), 2) for m, x in to_first.items()},
+        "psnr_to_truth_db": {
+            str(m): round(float(psnr_db(shown(m), true).mean()), 2) for m in moments
+        },
+        "worst_psnr_to_first_db": round(float(to_first[last].min()), 2),
+    }

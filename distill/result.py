@@ -1,0 +1,147 @@
+"""An evaluation as one JSON object: the numbers first that people ask for, then all the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill.comparison import Row, compare_with_truth
+from distill.evaluate import (
+    RECONSTRUCTED,
+    SEED,
+    Extent,
+    Model,
+    Truth,
+    steps_name,
+)
+from distill.features import Ruler
+from distill.long_play import LongPlay, Played, first_clips, play
+from distill.returning import returning
+
+TO_TRUTH = ("psnr_db", "psnr_margin_db", "ssim", "perceptual")
+FAR = ("32", "128")  # horizons of the statistics that need no true frame
+DRIFTING = ("gradient_energy_ratio", "colour_drift", "colour_variance_drift")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    numbers: dict[str, Any]
+    made: Tensor  # what the model generated after the true frames, uint8 [b f H W 3]
+    played: Played
+
+
+def evaluate(
+    model: Model, truth: Truth, extent: Extent, long_play: LongPlay, ruler: Ruler
+) -> Evaluation:
+    """All measurements of a model, and what was generated for them."""
+    began = time.monotonic()
+    comparison = compare_with_truth(model, truth, extent, ruler)
+    rows = comparison.rows
+    compared = time.monotonic()
+    played = play(model, truth, extent.known, long_play)
+    returned = returning(model, first_clips(truth, long_play.walks), ruler)
+    seconds = {
+        "compared with truth": round(compared - began, 1),
+        "long play": round(time.monotonic() - compared, 1),
+    }
+    cameras = {name: row.pop("camera") for name, row in rows.items()}
+    name = steps_name(model.playable.rollout.steps)
+    own = rows[name]
+    result = {
+        **circumstances(model),
+        "context_frames": extent.known,
+        "worlds": len(truth.frames),
+        **headline(rows, own, played.numbers),
+        "camera_rotation_error_deg": cameras[name]["rotation_error_deg"],
+        "camera_direction_error_deg": cameras[name].get("heading_error_deg"),
+        "camera": {"renderer's truth": comparison.camera_of_truth, **cameras},
+        "frechet_distance": own.get("frechet"),
+        "frechet": comparison.frechet,
+        "still": played.numbers["still"],
+        "returning": returned,
+        "long_play": {key: x for key, x in played.numbers.items() if key != "still"},
+        "ruler": {
+            "network": f"encoder of the autoencoder of {ruler.name}",
+            "digest": ruler.digest(),
+            "trained_on": "the procedural worlds of this repository, to reconstruct frames",
+        },
+        "rows": rows,
+        "seconds": seconds,
+    }
+    return Evaluation(result, comparison.own, played)
+
+
+def circumstances(model: Model) -> dict[str, Any]:
+    """What was measured, where, and with which code."""
+    return {
+        "model": model.playable.name,
+        "commit": commit(),
+        "device": device_name(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+        "seed": SEED,
+        "steps": model.playable.rollout.steps,
+    }
+
+
+def headline(rows: dict[str, Row], own: Row, played: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of the model as it is played; `own` is its row."""
+    drifting = {
+        name: {h: own[name][h] for h in FAR if h in own[name]} | played[name] for name in DRIFTING
+    }
+    reconstructed = rows[RECONSTRUCTED]
+    baselines = {name: row for name, row in rows.items() if "step" not in name or "wrong" in name}
+    return {
+        **{name: own[name] for name in TO_TRUTH},
+        **drifting,
+        "motion_ratio": own.get("motion_ratio"),
+        "autoencoder_psnr_db": _mean(reconstructed["psnr_db"]),
+        "autoencoder_gradient_energy_ratio": _mean(reconstructed["gradient_energy_ratio"]),
+        "baselines": {name: {key: row[key] for key in TO_TRUTH} for name, row in baselines.items()},
+    }
+
+
+def _mean(values: dict[str, float]) -> float:
+    return round(sum(values.values()) / len(values), 3)
+
+
+def commit() -> str:
+    """The commit of this code, with "-dirty" if files differ from it; "unknown" without git."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+
+
+def write_atomically(text: str, path: Path) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def write_result(result: dict[str, Any], path: Path) -> None:
+    text = json.dumps(result, indent=1, allow_nan=False)
+    write_atomically(re.sub(r"\[[^\[\]{}\"]*\]", _on_one_line, text) + "\n", path)
+
+
+def _on_one_line(numbers: re.Match[str]) -> str:
+    return " ".join(numbers.group().split())

@@ -1,0 +1,151 @@
+"""Long play: where it goes, and what is called a collapse."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from distill.evaluate import Model, Truth
+from distill.features import Ruler
+from distill.long_play import (
+    WINDOW_FRAMES,
+    LongPlay,
+    Statistics,
+    collapse,
+    play,
+    rest,
+    statistics,
+    walk_numbers,
+    walk_on,
+)
+from distill.returning import returning, views_along, ways
+from distill.rollout import Views
+from distill.viewpoints import viewpoint_of
+from tests.worldmodel import tiny
+from worldmodel.types import check_rigid
+
+KNOWN = 2
+
+
+def _model() -> Model:
+    return Model(
+        playable=tiny.playable(),
+        autoencoder=tiny.autoencoder(),
+        transformer=tiny.transformer(),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+
+
+def _truth(clips: int = 2, frames: int = 6) -> Truth:
+    random = torch.Generator().manual_seed(0)
+    poses = [np.stack([c.camera_from_world for c in tiny.walk(frames, s)]) for s in range(clips)]
+    return Truth(
+        frames=torch.randint(0, 255, (clips, frames, 32, 64, 3), generator=random).byte(),
+        latents=torch.randn(clips, frames, 8, 4, generator=random),
+        views=Views(
+            cameras=torch.from_numpy(np.stack(poses)),
+            intrinsics=torch.tensor([0.6, 1.05, 0.5, 0.5]).expand(clips, frames, 4),
+            words=torch.zeros(clips, 1),
+        ),
+    )
+
+
+def test_a_viewpoint_is_found_again_from_its_pose() -> None:
+    for camera in tiny.walk(20, seed=3):
+        pose = camera.camera_from_world
+        np.testing.assert_allclose(viewpoint_of(pose).camera_from_world(), pose, atol=1e-9)
+
+
+def test_a_walk_goes_on_where_the_true_frames_end_and_keeps_to_the_limits_of_motion() -> None:
+    truth = _truth()
+    cameras = walk_on(_model(), truth, KNOWN, 30).cameras
+    assert cameras.shape == (2, KNOWN + 30, 4, 4)
+    torch.testing.assert_close(cameras[:, :KNOWN], truth.views.cameras[:, :KNOWN])
+    check_rigid(cameras[0, -1].numpy())
+    centres = -(cameras[..., :3, :3].mT @ cameras[..., :3, 3:])[..., 0]
+    steps = centres[:, KNOWN - 1 :].diff(dim=1).norm(dim=-1)
+    assert 0 < float(steps.max()) <= tiny.LIMITS.translation_m_per_frame
+
+
+def test_a_resting_camera_never_moves() -> None:
+    cameras = rest(_truth(), 5).cameras
+    assert cameras.shape[1] == 6
+    assert bool((cameras == cameras[:, :1]).all())
+
+
+def test_statistics_do_not_depend_on_how_many_frames_are_decoded_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    latents = torch.randn(2, 9, 8, 4, generator=torch.Generator().manual_seed(1))
+    whole = statistics(_model(), latents)
+    monkeypatch.setattr("distill.long_play.BATCH_FRAMES", 4)
+    for field in fields(Statistics):
+        torch.testing.assert_close(
+            getattr(statistics(_model(), latents), field.name), getattr(whole, field.name)
+        )
+    assert whole.gradient_energy.shape == (2, 9)
+    assert whole.motion.shape == (2, 8)
+
+
+def _statistics(walks: int, frames: int, energy: Tensor | float = 1.0) -> Statistics:
+    ones = torch.ones(walks, frames)
+    colour = ones[..., None].expand(-1, -1, 3)
+    return Statistics(ones * energy, colour, colour, ones[:, 1:])
+
+
+def test_walks_like_the_truth_have_not_collapsed_and_flat_or_noisy_ones_have() -> None:
+    true, frames = _statistics(3, 120), 100
+    assert collapse(_statistics(3, frames), true, frames)["statement"] == "no collapse"
+    energy = torch.tensor([1.0, 0.2, 5.0])[:, None]
+    found = collapse(_statistics(3, frames, energy), true, frames)
+    assert found["collapsed_walks"] == 2
+    frozen = replace(_statistics(3, frames), motion=torch.zeros(3, frames - 1))
+    assert collapse(frozen, true, frames)["collapsed_walks"] == 3
+
+
+def test_only_the_newest_frames_count_at_a_moment() -> None:
+    frames = 2 * WINDOW_FRAMES
+    energy = torch.cat([torch.ones(WINDOW_FRAMES), torch.full((WINDOW_FRAMES,), 0.5)])
+    made = _statistics(2, frames, energy)
+    found = walk_numbers(made, _statistics(2, frames), frames)
+    assert found["gradient_energy_ratio"] == {str(frames): 0.5}
+    curve = found["curve"]["gradient_energy_ratio"]
+    assert curve[0] == 1.0 and curve[-1] == 0.5
+
+
+def test_play_reports_every_moment_it_reached() -> None:
+    played = play(_model(), _truth(), KNOWN, LongPlay(walks=2, walk_frames=12, still_frames=11))
+    assert played.walks.shape == (2, 12, 8, 4)
+    numbers = played.numbers
+    assert list(numbers["colour_drift"]) == ["12"]
+    assert numbers["collapse"]["of"] == 2
+    assert list(numbers["still"]["psnr_to_first_db"]) == ["10", "11"]
+    assert numbers["floor"] is None  # clips too short to tell
+
+
+@pytest.mark.parametrize("name", ways())
+def test_every_way_back_ends_in_the_pose_it_began_with(name: str) -> None:
+    truth = _truth()
+    cameras = views_along(_model(), truth, ways()[name]).cameras
+    torch.testing.assert_close(cameras[:, 0], truth.views.cameras[:, 0])
+    torch.testing.assert_close(cameras[:, -1], cameras[:, 0], atol=1e-9, rtol=0)
+    half = cameras.shape[1] // 2
+    assert float((cameras[:, half] - cameras[:, 0]).abs().max()) > 0.5
+
+
+def test_a_place_that_comes_back_is_recognised_and_another_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    truth, ruler = _truth(4), Ruler("tiny", tiny.autoencoder().encoder)
+    start = truth.frames[:, 0].permute(0, 3, 1, 2).float() / 127.5 - 1
+    for last, share in ((start, 1.0), (start.roll(1, 0), 0.0)):
+        monkeypatch.setattr("distill.returning._last_frame", lambda *_, found=last: found)
+        numbers = returning(_model(), truth, ruler)["full turn"]
+        assert numbers["recognised"] == share
+        assert numbers["by_chance"] == 0.25
+        assert (numbers["psnr_to_start_db"] > 40) == (share == 1.0)
