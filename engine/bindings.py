@@ -27,6 +27,7 @@ class KeyBindings:
     screenshot: tuple[str, ...] = ("f12",)
     help: tuple[str, ...] = ("f1",)
     hud: tuple[str, ...] = ("f2",)
+    timewarp: tuple[str, ...] = ("f3",)
     leave: tuple[str, ...] = ("escape",)
 
     def __post_init__(self) -> None:

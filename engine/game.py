@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pygame
 from PIL import Image
 from pygame.event import Event
@@ -19,10 +20,11 @@ from engine.output import free_name
 from engine.pacing import RateMeter, frame_due
 from engine.scene import Scene
 from engine.settings import PlayConfig
+from engine.timewarp import NO_WARP, frame_from_view
 from engine.viewer import SpriteLayer, Viewer
 from engine.window import Window
 
-MOST_DISPLAY_HZ = 60.0
+DRAWING_SHARE = 0.5  # of the time at most, where drawing takes the processor from the model
 PAUSED_WAIT_S = 0.25
 LOADING_WAIT_S = 1 / 15  # as often as frames will come: drawing may slow the model measured now
 STATUS_PERIOD_S = 0.25
@@ -51,7 +53,7 @@ class Game:
     ) -> None:
         """`scene` is where play begins; the digit keys lead to `scenes`."""
         self.window = Window(config.window, f"{model} · world model")
-        self.input = PlayerInput(config.keys)
+        self.input = PlayerInput(config.keys, config.controls)
         self.viewer = Viewer(self.window.context, config.window.sharpness)
         self._sprites = SpriteLayer(self.window.context)
         self._hud = Hud(self._sprites, config.keys)
@@ -61,14 +63,22 @@ class Game:
         self._scenes = scenes
         self._wake = pygame.event.custom_type()
         self.loop = GenerationLoop(
-            prepare, scene, self.input.take, config.controls, on_change=self._wake_up
+            prepare,
+            scene,
+            self.input.take,
+            config.controls,
+            peek_input=self.input.peek,
+            on_change=self._wake_up,
         )
         self.paused = False
+        self.photo = False  # paused, and still looking around
+        self.timewarp = config.window.timewarp
+        self._warp = NO_WARP
         self.help = False
         self.leaving = False
         self._hud_visible = config.window.hud
         self._shown: tuple[int, int] | None = None  # step and frame on show
-        self._shown_meter = RateMeter()
+        self._drawn_meter = RateMeter()
         self._status = HudState(model)
         self._status_due_s = 0.0
         self._toast, self._toast_until_s = "", 0.0
@@ -100,6 +110,7 @@ class Game:
         newest = self.loop.newest()
         if newest is not None:
             self._take_frame(newest, now_s)
+            self._look_around(newest)
         state = self._hud_state(newest, now_s)
         self._dirty |= self._hud.update(state, self.window.size)
         if self._dirty and now_s >= self._next_draw_s:
@@ -110,9 +121,11 @@ class Game:
             return max(0.0, self._next_draw_s - now_s)
         if self.loop.spec is None:
             return LOADING_WAIT_S
-        # New frames and input end the wait at once; only a step of several frames needs the clock.
-        several = self.loop.spec.frames_per_step > 1
-        return 1 / MOST_DISPLAY_HZ if several and not self.paused else PAUSED_WAIT_S
+        # New frames and input end the wait at once. A step of several frames needs the clock, and so
+        # does a view that turns by itself while a key is held.
+        several = self.loop.spec.frames_per_step > 1 and not self.paused
+        turning = self.timewarp and self.input.looking()
+        return 1 / self.window.refresh_hz if several or turning else PAUSED_WAIT_S
 
     def _wake_up(self) -> None:
         if pygame.display.get_init():
@@ -128,20 +141,38 @@ class Game:
             self._capture_mouse(True)
         self.viewer.show(newest.frames[due[1]])
         self._shown = due
-        self._shown_meter.add(now_s)
         self._dirty = True
+
+    def _look_around(self, newest: Generated) -> None:
+        """Find out how the frame on show looks from the camera of this instant."""
+        warp = NO_WARP
+        if self.timewarp:
+            assert self._shown is not None, "a frame was taken"
+            camera = newest.camera_of(self._shown[1])
+            warp = frame_from_view(camera, self.loop.view(newest))
+        if not np.array_equal(warp, self._warp):
+            self._dirty = True
+        self._warp = warp
 
     def _draw(self, newest: Generated | None, now_s: float) -> None:
         if newest is None:
             brightness = LOADING_DIMMED
         else:
-            brightness = DIMMED if self.paused or self.help else 1.0
+            brightness = DIMMED if self.help or (self.paused and not self.photo) else 1.0
         size = self.window.size
-        self.viewer.draw(self.window.target, size, brightness)
+        self.viewer.draw(self.window.target, size, brightness, self._warp)
         self._sprites.draw(self.window.target, size, self._hud.places)
         self.window.flip()
         self._dirty = False
-        self._next_draw_s = now_s + 1 / MOST_DISPLAY_HZ
+        flipped_s = time.monotonic()
+        self._drawn_meter.add(flipped_s)
+        self._next_draw_s = now_s + self._draw_period_s(flipped_s - now_s)
+
+    def _draw_period_s(self, took_s: float) -> float:
+        period_s = 1 / self.window.refresh_hz
+        if self.window.software:
+            return max(period_s, took_s / DRAWING_SHARE)
+        return 0.0 if self.window.vsync else period_s  # a flip that waits keeps the pace itself
 
     def _hud_state(self, newest: Generated | None, now_s: float) -> HudState:
         spec = self.loop.spec
@@ -155,7 +186,7 @@ class Game:
                 self._status,
                 world_fps=spec.frames_per_second,
                 generated_fps=round(stats.frames_per_second, 1),
-                shown_fps=round(self._shown_meter.rate(now_s), 1),
+                shown_fps=round(self._drawn_meter.rate(now_s), 1),
                 step_ms=round(1000 * stats.step_s),
             )
         return replace(
@@ -165,6 +196,8 @@ class Game:
             held=self.input.held(),
             toast=self._toast if now_s < self._toast_until_s else "",
             paused=self.paused,
+            photo=self.photo,
+            timewarp=self.timewarp,
             help=self.help,
             visible=self._hud_visible,
         )
@@ -185,7 +218,7 @@ class Game:
 
     def _act(self, action: str) -> None:
         if action == "pause":
-            self._pause(not self.paused)
+            self._pause(not self.paused, photo=self.timewarp)
         elif action == "reset":
             self._begin(self.scene)
         elif action == "new_seed":
@@ -198,6 +231,9 @@ class Game:
             self.help = not self.help
         elif action == "hud":
             self._hud_visible = not self._hud_visible
+        elif action == "timewarp":
+            self.timewarp = not self.timewarp
+            self._say(f"timewarp {'on' if self.timewarp else 'off'}")
         elif action == "leave":
             self._step_back()
         self._dirty = True
@@ -206,20 +242,26 @@ class Game:
         """Close the help, else free the mouse and pause, else leave."""
         if self.help:
             self.help = False
-        elif self.loop.spec is None or self.paused:
+        elif self.loop.spec is None or (self.paused and not self.photo):
             self.leaving = True
         else:
             self._pause(True)
 
-    def _pause(self, paused: bool) -> None:
-        if paused:
+    def _pause(self, paused: bool, photo: bool = False) -> None:
+        """`photo`: the mouse goes on looking around."""
+        if paused and not photo:
             self._capture_mouse(False)
-        if paused != self.paused:
+        self.photo = paused and photo
+        self._dirty = True
+        if paused == self.paused:
+            return
+        if self.timewarp:  # what was looked at while nothing moved is on show: it stays
+            self.input.drop_taps()
+        else:
             self.input.take()  # what was done while nothing moved is not owed later
-            self.paused = paused
-            self.loop.set_paused(paused)
-            self._shown_meter.clear()
-            self._dirty = True
+        self.paused = paused
+        self.loop.set_paused(paused)
+        self._drawn_meter.clear()
 
     def _capture_mouse(self, captured: bool) -> None:
         self.window.capture_mouse(captured)
@@ -239,7 +281,7 @@ class Game:
             return
         path = free_name(Path(self._config.screenshots), self._model, ".png")
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(self.viewer.capture(self.window.size)).save(path)
+        Image.fromarray(self.viewer.capture(self.window.size, self._warp)).save(path)
         self._say(f"saved {path}")
 
     def _say(self, words: str) -> None:

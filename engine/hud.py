@@ -33,6 +33,8 @@ class HudState:
     loading: str = ""  # what is being waited for; empty once the world is there
     loading_phase: float = 0.0  # 0 to 1, where the moving light is
     paused: bool = False
+    photo: bool = False  # paused, with a free look
+    timewarp: bool = True
     help: bool = False
     visible: bool = True
 
@@ -63,7 +65,7 @@ class Hud:
         if state.loading:
             self._lay_out_loading(places, state, window, scale)
             return places
-        if state.visible and not state.help:
+        if state.visible and not state.help and not state.photo:
             self._sprite("status", (status_of(state), scale), lambda: status(state, scale))
             places["status"] = (margin, margin)
             size = self._sprite(
@@ -75,12 +77,16 @@ class Hud:
         if state.help:
             size = self._sprite("help", scale, lambda: help_sheet(self._keys, scale))
             places["help"] = _centred(size, window)
+        elif state.photo:
+            size = self._sprite("photo", scale, lambda: photo_line(self._keys, scale))
+            places["photo"] = ((window[0] - size[0]) // 2, window[1] - margin - size[1])
         elif state.paused:
             size = self._sprite("paused", scale, lambda: pause_banner(self._keys, scale))
             places["paused"] = _centred(size, window)
         if state.toast:
             size = self._sprite("toast", (state.toast, scale), lambda: toast(state.toast, scale))
-            places["toast"] = ((window[0] - size[0]) // 2, window[1] - margin - size[1])
+            # Above the lines at the lower edge.
+            places["toast"] = ((window[0] - size[0]) // 2, window[1] - 5 * margin - size[1])
         return places
 
     def _lay_out_loading(
@@ -123,9 +129,11 @@ def status_of(state: HudState) -> tuple[str, str, bool]:
     if state.paused:
         return f"{state.model}{scene} · seed {state.seed}", "paused", False
     speed = (
-        f"{state.generated_fps:.1f} frames/s generated · {state.shown_fps:.1f} shown"
+        f"{state.generated_fps:.1f} frames/s generated · {state.shown_fps:.0f} shown"
         f" · {state.step_ms:.0f} ms a step"
     )
+    if not state.timewarp:
+        speed += " · timewarp off"
     if slow:
         speed += f" · slow motion, the world runs at {state.world_fps:.0f}"
     return f"{state.model}{scene} · seed {state.seed}", speed, slow
@@ -176,6 +184,22 @@ def pause_banner(keys: KeyBindings, scale: float) -> Surface:
     return paint.panel(paint.column(lines, round(10 * scale), centred=True), round(26 * scale))
 
 
+def photo_line(keys: KeyBindings, scale: float) -> Surface:
+    """One quiet line, so that the picture stays free."""
+    height = round(22 * scale)
+
+    def entry(key: str, words: str) -> Surface:
+        parts = [paint.key_cap(key, height), paint.text(words, round(20 * scale))]
+        return paint.row(parts, round(7 * scale))
+
+    entries = [
+        paint.text("Paused · look around", round(20 * scale), paint.ACCENT),
+        entry(keys.screenshot[0], "picture"),
+        entry(keys.pause[0], "go on"),
+    ]
+    return paint.panel(paint.row(entries, round(22 * scale)), round(7 * scale))
+
+
 def loading_title(model: str, waiting_for: str, scale: float) -> Surface:
     lines = [
         paint.text(model, round(64 * scale)),
@@ -200,6 +224,7 @@ def help_sheet(keys: KeyBindings, scale: float) -> Surface:
         ("full screen", ("full_screen",)),
         ("screenshot", ("screenshot",)),
         ("show or hide the HUD", ("hud",)),
+        ("timewarp on or off", ("timewarp",)),
         ("pause and free the mouse; again: leave", ("leave",)),
     ]
     lists = [_help_list(entries, keys, scale) for entries in (walking, running)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.controls import ControlSettings, InputSample, Player, walk
+from engine.controls import ControlSettings, InputSample, Player, look_ahead, walk
 from engine.pacing import RateMeter, next_step_s, step_period_s
 from engine.scene import Scene
 from worldmodel.types import Camera, GeneratorSpec, WorldGenerator
@@ -26,7 +26,12 @@ class Generated:
     cameras: tuple[Camera, ...]
     scene: Scene
     number: int  # steps since the loop began, resets included
+    walk: int  # steps of one walk follow each other without a jump
     ready_s: float  # when the frames were there, on the loop's clock
+
+    def camera_of(self, frame: int) -> Camera:
+        """What frame number `frame` of this step was generated for."""
+        return self.cameras[frame * len(self.cameras) // len(self.frames)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +53,14 @@ class GenerationLoop:
         read_input: Callable[[], InputSample],
         settings: ControlSettings,
         *,
+        peek_input: Callable[[], InputSample] = InputSample,
         on_change: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`read_input` takes the input of a step, `peek_input` looks at it and leaves it there."""
         self._prepare = prepare
         self._read_input = read_input
+        self._peek_input = peek_input
         self._settings = settings
         self._on_change = on_change
         self._clock = clock
@@ -61,6 +69,8 @@ class GenerationLoop:
         self._newest: Generated | None = None
         self._spec: GeneratorSpec | None = None
         self._error: Exception | None = None
+        self._player = Player()
+        self._walk = 0
         self._paused = False
         self._stopping = False
         self._meter = RateMeter()
@@ -95,6 +105,18 @@ class GenerationLoop:
                 raise self._error
             return self._newest
 
+    def view(self, newest: Generated) -> Camera:
+        """The camera of this instant; the last of `newest` if the walk has jumped since.
+
+        Input is read and the player moved under one lock, so nothing is missed or counted twice.
+        """
+        with self._changed:
+            if self._spec is None or newest.walk != self._walk:
+                return newest.cameras[-1]
+            look = self._peek_input().look_rad
+            seen = look_ahead(self._player, look, self._settings, self._spec)
+            return Camera(seen.camera_from_world(), self._spec.intrinsics)
+
     @property
     def spec(self) -> GeneratorSpec | None:
         """None until the model is open."""
@@ -118,23 +140,34 @@ class GenerationLoop:
             self._on_change()
 
     def _generate(self, world: WorldGenerator, spec: GeneratorSpec) -> None:
-        player, scene = Player(), None
+        scene = None
         due_s = self._clock()
         while self._wait_until(due_s):
             began_s = self._clock()
             due_s = next_step_s(due_s, began_s, step_period_s(spec))
             requested = self._take_request()
             if requested is not None:
-                player, scene = Player(), requested
-                self._read_input()  # what was pressed for the old world must not move the new one
-                cameras = [player.camera(spec)]
+                scene = requested
+                cameras = [self._stand_at_start(spec)]
                 frames = world.reset(scene.start(spec), cameras[0])[np.newaxis]
             else:
                 assert scene is not None, "the loop starts with a request"
-                player, cameras = walk(player, self._read_input(), self._settings, spec)
+                cameras = self._move(spec)
                 frames = world.step(cameras)
             self._publish(frames, cameras, scene, began_s)
             world.settle()
+
+    def _stand_at_start(self, spec: GeneratorSpec) -> Camera:
+        with self._changed:
+            self._read_input()  # what was pressed for the old world must not move the new one
+            self._player = Player()
+            self._walk += 1
+            return self._player.camera(spec)
+
+    def _move(self, spec: GeneratorSpec) -> list[Camera]:
+        with self._changed:
+            self._player, cameras = walk(self._player, self._read_input(), self._settings, spec)
+            return cameras
 
     def _wait_until(self, due_s: float) -> bool:
         """Sleep until the next step is due and wanted; False when the loop is to end."""
@@ -157,7 +190,7 @@ class GenerationLoop:
         now_s = self._clock()
         with self._changed:
             number = 0 if self._newest is None else self._newest.number + 1
-            self._newest = Generated(frames, tuple(cameras), scene, number, now_s)
+            self._newest = Generated(frames, tuple(cameras), scene, number, self._walk, now_s)
             self._step_s = now_s - began_s
             if not self._paused:
                 self._meter.add(now_s, len(frames))

@@ -16,6 +16,7 @@ class WindowSettings:
     sharpness: float = 0.3  # of the source image before the upscale, 0 to 1
     hud: bool = True
     capture_mouse: bool = True  # from the first frame on; otherwise from the first click on
+    timewarp: bool = True  # show the newest frame as seen from the camera of this instant
 
     def __post_init__(self) -> None:
         if self.width_px < 160 or self.height_px < 90:

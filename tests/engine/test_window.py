@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -132,6 +133,49 @@ def test_pause_stops_the_world_and_p_goes_on(session: Session) -> None:
     assert session.steps() == steps
     session.tap(pygame.K_p)
     session.until(lambda: session.steps() > steps + 3)
+
+
+def mouse(dx: int, dy: int = 0) -> None:
+    event = pygame.event.Event(pygame.MOUSEMOTION, rel=(dx, dy), pos=(0, 0), buttons=(0, 0, 0))
+    pygame.event.post(event)
+
+
+def rim_of_red(picture: NDArray[np.uint8]) -> int:
+    """The column where red turns to green: the middle, unless the view has turned."""
+    return int(np.flatnonzero(picture[90, :, 0] > picture[90, :, 1])[-1])
+
+
+def test_while_the_world_stands_still_the_mouse_looks_around_in_the_picture(
+    session: Session,
+) -> None:
+    session.tap(pygame.K_p)
+    session.until(lambda: session.game.paused)
+    session.run(0.1)
+    steps, middle = session.steps(), rim_of_red(session.picture)
+    assert abs(middle - SIZE[0] // 2) < 6
+    mouse(40)  # 0.1 rad to the right: the world moves left
+    moved_px = 0.5 * math.tan(0.1) * SIZE[0]
+    session.until(lambda: abs(rim_of_red(session.picture) - (middle - moved_px)) < 5)
+    assert session.steps() == steps
+    session.tap(pygame.K_F3)  # timewarp off
+    session.until(lambda: abs(rim_of_red(session.picture) - middle) < 3)
+    session.tap(pygame.K_F3)
+    session.tap(pygame.K_p)
+    session.until(lambda: session.steps() > steps + 1)
+    assert session.pose()[0, 2] == pytest.approx(math.sin(0.1))  # the look was not lost
+
+
+def test_a_held_look_key_turns_the_picture_between_two_frames(session: Session) -> None:
+    session.tap(pygame.K_p)
+    session.until(lambda: session.game.paused)
+    drawn: set[int] = set()
+    session.press(pygame.K_RIGHT)
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:
+        session.game.tick()
+        drawn.add(rim_of_red(session.picture))
+    assert len(drawn) > 5
+    pygame.event.post(pygame.event.Event(pygame.KEYUP, key=pygame.K_RIGHT))
 
 
 def test_reset_keeps_the_seed_n_changes_it_and_digits_change_the_start(session: Session) -> None:
