@@ -91,10 +91,12 @@ def run_window(request: Request, load_world: LoadWorld) -> None:
         request.config,
     )
     game.run()
+    if options.report is not None:
+        game.write_report(options.report)
 
 
 def run_headless(request: Request, load_world: LoadWorld) -> None:
-    from engine import headless, video  # bring the video library
+    from engine import headless, latency, video  # bring the video library
 
     options = request.options
     rate = options.fps or request.config.headless_frames_per_second
@@ -114,6 +116,14 @@ def run_headless(request: Request, load_world: LoadWorld) -> None:
     )
     if options.save_poses is not None:
         video.save_poses(options.save_poses, poses)
+    if options.report is not None:
+        latency.write_report(
+            options.report,
+            report.latency,
+            model=spec.name,
+            frames=report.frames,
+            frames_per_second=round(report.frames_per_second, 2),
+        )
     print(
         f"{out}: {report.frames} frames at {rate:g}/s, seed {request.scene.seed};"
         f" first frame {report.first_frame_s:.2f} s, then {report.frames_per_second:.1f} frames/s"

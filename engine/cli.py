@@ -43,6 +43,7 @@ class Options:
     out: Path | None
     save_poses: Path | None
     scale: float
+    report: Path | None
     overwrite: bool
     config: Path
     overrides: list[str]
@@ -82,6 +83,8 @@ def parse(argv: Sequence[str] | None, default_config: Path) -> Options:
     )
     add("--config", type=Path, default=default_config, help="default: configs/play/default.yaml")
     add("overrides", nargs="*", metavar="key.path=value", help="single values of the config")
+    add("--report", type=Path, metavar="FILE.json", help="write the latencies that were measured")
+    add("--overwrite", action="store_true", help="replace output that exists")
     _add_world(parser)
     _add_headless(parser)
     return Options(**vars(parser.parse_args(argv)))
@@ -108,7 +111,6 @@ def _add_headless(parser: Parser) -> None:
     add("--out", type=Path, help="a video (.mp4, .mkv, .mov) or a folder for PNG frames")
     add("--save-poses", type=Path, metavar="FILE.npy", help="write the path that was walked")
     add("--scale", type=float, default=1.0, help="enlarge the written frames")
-    add("--overwrite", action="store_true", help="replace output that exists")
 
 
 def check(options: Options, assets: Path) -> Request:
@@ -122,6 +124,8 @@ def check(options: Options, assets: Path) -> Request:
         _check_headless(options)
     else:
         _check_windowed(options)
+    if options.report is not None:
+        _check_file(options.report, ".json", "a report", overwrite=options.overwrite)
     poses = None
     if options.poses is not None:
         inverse = options.poses_are_world_from_camera
@@ -177,12 +181,12 @@ def _check_headless(options: Options) -> None:
     if options.out is not None:
         check_output(options.out, overwrite=options.overwrite)
     if options.save_poses is not None:
-        _check_poses_output(options.save_poses, overwrite=options.overwrite)
+        _check_file(options.save_poses, ".npy", "a path", overwrite=options.overwrite)
 
 
-def _check_poses_output(path: Path, *, overwrite: bool) -> None:
-    if path.suffix != ".npy":
-        raise ValueError(f"output {path}: poses are written to a .npy file")
+def _check_file(path: Path, suffix: str, what: str, *, overwrite: bool) -> None:
+    if path.suffix != suffix:
+        raise ValueError(f"output {path}: {what} is written to a {suffix} file")
     if path.is_dir() or (path.exists() and not overwrite):
         raise ValueError(f"output {path} exists; add --overwrite to replace it")
     check_parent(path)

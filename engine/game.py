@@ -13,8 +13,9 @@ import pygame
 from PIL import Image
 from pygame.event import Event
 
-from engine.hud import Hud, HudState
+from engine.hud import Hud, HudState, LatencyLine
 from engine.input import PlayerInput
+from engine.latency import LatencyLog, write_report
 from engine.loop import Generated, GenerationLoop, Prepare
 from engine.output import free_name
 from engine.pacing import RateMeter, frame_due
@@ -29,6 +30,7 @@ PAUSED_WAIT_S = 0.25
 LOADING_WAIT_S = 1 / 15  # as often as frames will come: drawing may slow the model measured now
 STATUS_PERIOD_S = 0.25
 TOAST_S = 2.5
+EVENT_WAS_THERE_S = 0.0005
 LOADING_SWEEP_S = 1.4
 DIMMED = 0.45
 LOADING_DIMMED = 0.35
@@ -76,9 +78,14 @@ class Game:
         self._warp = NO_WARP
         self.help = False
         self.leaving = False
-        self._hud_visible = config.window.hud
+        self._hud_level = 1 if config.window.hud else 0  # 2: with latencies
         self._shown: tuple[int, int] | None = None  # step and frame on show
         self._drawn_meter = RateMeter()
+        self.latency = LatencyLog()
+        self._unshown: Generated | None = None  # taken, and not on the screen yet
+        self._look_since_s: float | None = None  # an input has turned the view, undrawn so far
+        self._polled_s = time.monotonic()
+        self._frames_shown = 0
         self._status = HudState(model)
         self._status_due_s = 0.0
         self._toast, self._toast_until_s = "", 0.0
@@ -103,17 +110,23 @@ class Game:
 
     def tick(self) -> None:
         """Wait for something to happen, at most until the next moment that needs drawing."""
-        first = pygame.event.wait(max(1, round(1000 * self._wait_s(time.monotonic()))))
-        for event in (first, *pygame.event.get()):
-            self._handle(event)
+        began_s = time.monotonic()
+        first = pygame.event.wait(max(1, round(1000 * self._wait_s(began_s))))
         now_s = time.monotonic()
+        # pygame says not when an event arrived. One that was there already may have waited since the
+        # last look: latencies count the most it can have been.
+        arrived_s = self._polled_s if now_s - began_s < EVENT_WAS_THERE_S else now_s
+        for event in (first, *pygame.event.get()):
+            self._handle(event, arrived_s)
+        self._polled_s = now_s
         newest = self.loop.newest()
         if newest is not None:
             self._take_frame(newest, now_s)
             self._look_around(newest)
         state = self._hud_state(newest, now_s)
         self._dirty |= self._hud.update(state, self.window.size)
-        if self._dirty and now_s >= self._next_draw_s:
+        fresh = self._unshown is not None  # a finished frame waits for nothing but the display
+        if self._dirty and (fresh or now_s >= self._next_draw_s):
             self._draw(newest, now_s)
 
     def _wait_s(self, now_s: float) -> float:
@@ -139,6 +152,8 @@ class Game:
             return
         if self._shown is None and self._config.window.capture_mouse:
             self._capture_mouse(True)
+        if self._shown is None or newest.number != self._shown[0]:
+            self._unshown = newest
         self.viewer.show(newest.frames[due[1]])
         self._shown = due
         self._dirty = True
@@ -166,7 +181,35 @@ class Game:
         self._dirty = False
         flipped_s = time.monotonic()
         self._drawn_meter.add(flipped_s)
+        self._measure(flipped_s)
         self._next_draw_s = now_s + self._draw_period_s(flipped_s - now_s)
+
+    def _measure(self, flipped_s: float) -> None:
+        if self._unshown is not None:
+            new, self._unshown = self._unshown, None
+            self._frames_shown += len(new.frames)
+            self.latency.add_step(
+                new.times,
+                input_s=new.input_s,
+                began_s=new.began_s,
+                ready_s=new.ready_s,
+                shown_s=flipped_s,
+            )
+        if self._look_since_s is not None:
+            self.latency.add("look", flipped_s - self._look_since_s)
+            self._look_since_s = None
+
+    def write_report(self, path: Path) -> None:
+        """The latencies of this session, for `--report`."""
+        write_report(
+            path,
+            self.latency,
+            model=self._model,
+            frames=self._frames_shown,
+            display_hz=self.window.refresh_hz,
+            opengl=self.window.renderer,
+            timewarp=self.timewarp,
+        )
 
     def _draw_period_s(self, took_s: float) -> float:
         period_s = 1 / self.window.refresh_hz
@@ -188,6 +231,7 @@ class Game:
                 generated_fps=round(stats.frames_per_second, 1),
                 shown_fps=round(self._drawn_meter.rate(now_s), 1),
                 step_ms=round(1000 * stats.step_s),
+                latency=self._latency_lines(),
             )
         return replace(
             self._status,
@@ -199,11 +243,22 @@ class Game:
             photo=self.photo,
             timewarp=self.timewarp,
             help=self.help,
-            visible=self._hud_visible,
+            visible=self._hud_level > 0,
         )
 
-    def _handle(self, event: Event) -> None:
-        action = self.input.handle(event)
+    def _latency_lines(self) -> tuple[LatencyLine, ...]:
+        if self._hud_level < 2:
+            return ()
+        measured = self.latency.percentiles()
+        return tuple(
+            (stage, round(values.p50_ms), round(values.p95_ms), round(values.p99_ms))
+            for stage, values in measured.items()
+        )
+
+    def _handle(self, event: Event, arrived_s: float) -> None:
+        action = self.input.handle(event, arrived_s)
+        if event.type == pygame.MOUSEMOTION and self.input.mouse_looks and self.timewarp:
+            self._look_since_s = self._look_since_s or arrived_s
         if action is not None:
             self._act(action)
         elif event.type == pygame.QUIT:
@@ -230,7 +285,7 @@ class Game:
         elif action == "help":
             self.help = not self.help
         elif action == "hud":
-            self._hud_visible = not self._hud_visible
+            self._hud_level = (self._hud_level + 1) % 3
         elif action == "timewarp":
             self.timewarp = not self.timewarp
             self._say(f"timewarp {'on' if self.timewarp else 'off'}")

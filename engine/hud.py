@@ -17,6 +17,9 @@ LOADING_LIGHT = 64
 SLOW = 0.9  # share of the world's rate below which the HUD says so
 
 
+LatencyLine = tuple[str, int, int, int]  # a stage and its p50, p95 and p99 in milliseconds
+
+
 @dataclass(frozen=True, slots=True)
 class HudState:
     """Everything the HUD depends on: equal states look equal."""
@@ -28,6 +31,7 @@ class HudState:
     generated_fps: float = 0.0
     shown_fps: float = 0.0
     step_ms: float = 0.0
+    latency: tuple[LatencyLine, ...] = ()
     held: frozenset[str] = frozenset()
     toast: str = ""
     loading: str = ""  # what is being waited for; empty once the world is there
@@ -68,6 +72,11 @@ class Hud:
         if state.visible and not state.help and not state.photo:
             self._sprite("status", (status_of(state), scale), lambda: status(state, scale))
             places["status"] = (margin, margin)
+            if state.latency:
+                below = self._painted["status"][1][1]
+                cause = (state.latency, scale)
+                self._sprite("latency", cause, lambda: latency_table(state.latency, scale))
+                places["latency"] = (margin, margin + below + margin // 2)
             size = self._sprite(
                 "keys", (state.held, scale), lambda: held_keys(state.held, self._keys, scale)
             )
@@ -148,6 +157,28 @@ def status(state: HudState, scale: float) -> Surface:
     return paint.panel(paint.column(lines, round(4 * scale)), round(9 * scale))
 
 
+def latency_table(lines: tuple[LatencyLine, ...], scale: float) -> Surface:
+    """Stages one below the other; what the player feels is lit."""
+    height, gap = round(19 * scale), round(14 * scale)
+
+    def number_column(title: str, which: int) -> Surface:
+        cells = [paint.text(title, height, paint.MUTED)]
+        cells += [paint.text(f"{line[which]}", height, _latency_ink(line[0])) for line in lines]
+        width = max(cell.get_width() for cell in cells)
+        right = [paint.padded(cell, width, left=width - cell.get_width()) for cell in cells]
+        return paint.column(right, round(3 * scale))
+
+    names = [paint.text("latency, ms", height, paint.MUTED)]
+    names += [paint.text(line[0], height, _latency_ink(line[0])) for line in lines]
+    columns = [number_column(title, 1 + at) for at, title in enumerate(("p50", "p95", "p99"))]
+    table = paint.row([paint.column(names, round(3 * scale)), *columns], gap)
+    return paint.panel(table, round(9 * scale))
+
+
+def _latency_ink(stage: str) -> paint.Colour:
+    return paint.ACCENT if stage in ("move", "look") else paint.INK
+
+
 def held_keys(held: frozenset[str], keys: KeyBindings, scale: float) -> Surface:
     """The movement and look keys as they lie on the keyboard, lit while held."""
     height, gap = round(26 * scale), max(2, round(4 * scale))
@@ -223,7 +254,7 @@ def help_sheet(keys: KeyBindings, scale: float) -> Surface:
         ("new seed", ("new_seed",)),
         ("full screen", ("full_screen",)),
         ("screenshot", ("screenshot",)),
-        ("show or hide the HUD", ("hud",)),
+        ("status, latencies, nothing", ("hud",)),
         ("timewarp on or off", ("timewarp",)),
         ("pause and free the mouse; again: leave", ("leave",)),
     ]

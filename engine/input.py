@@ -41,12 +41,17 @@ class PlayerInput:
         self._tapped: set[str] = set()
         self._look_rad = (0.0, 0.0)  # asked for until `_looked_s`
         self._looked_s = clock()
+        self._arrived_s = self._looked_s  # of the event in hand
         self._oldest_s: float | None = None
         self.mouse_looks = False  # motion turns the head only while the window has the mouse
 
-    def handle(self, event: Event) -> str | None:
-        """Take in one event; return the action it triggers (pause, reset, ...), if any."""
+    def handle(self, event: Event, arrived_s: float | None = None) -> str | None:
+        """Take in one event; return the action it triggers (pause, reset, ...), if any.
+
+        `arrived_s` stamps it for the measurement of latency; None: just now.
+        """
         with self._lock:
+            self._arrived_s = self._clock() if arrived_s is None else arrived_s
             self._look_on()  # with what was held until this event
             if event.type == pygame.KEYDOWN:
                 return self._press(event.key)
@@ -137,7 +142,7 @@ class PlayerInput:
 
     def _stamp(self) -> None:
         if self._oldest_s is None:
-            self._oldest_s = self._clock()
+            self._oldest_s = self._arrived_s
 
     def _held_actions(self) -> set[str]:
         keys = {

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from engine.controls import ControlSettings, InputSample, Player, look_ahead, walk
 from engine.pacing import RateMeter, next_step_s, step_period_s
 from engine.scene import Scene
-from worldmodel.types import Camera, GeneratorSpec, WorldGenerator
+from worldmodel.types import Camera, GeneratorSpec, StepTimes, WorldGenerator
 
 Prepare = Callable[[], WorldGenerator]  # returns it warm, at the rate of play
 
@@ -27,7 +27,10 @@ class Generated:
     scene: Scene
     number: int  # steps since the loop began, resets included
     walk: int  # steps of one walk follow each other without a jump
-    ready_s: float  # when the frames were there, on the loop's clock
+    input_s: float | None  # when the oldest input that is new in it arrived, on the loop's clock
+    began_s: float  # when that input was read
+    ready_s: float  # when the frames were there
+    times: StepTimes | None  # None if nothing had to be generated
 
     def camera_of(self, frame: int) -> Camera:
         """What frame number `frame` of this step was generated for."""
@@ -148,13 +151,13 @@ class GenerationLoop:
             requested = self._take_request()
             if requested is not None:
                 scene = requested
-                cameras = [self._stand_at_start(spec)]
+                cameras, input_s = [self._stand_at_start(spec)], None
                 frames = world.reset(scene.start(spec), cameras[0])[np.newaxis]
             else:
                 assert scene is not None, "the loop starts with a request"
-                cameras = self._move(spec)
+                cameras, input_s = self._move(spec)
                 frames = world.step(cameras)
-            self._publish(frames, cameras, scene, began_s)
+            self._publish(frames, cameras, scene, (input_s, began_s), world.times())
             world.settle()
 
     def _stand_at_start(self, spec: GeneratorSpec) -> Camera:
@@ -164,10 +167,11 @@ class GenerationLoop:
             self._walk += 1
             return self._player.camera(spec)
 
-    def _move(self, spec: GeneratorSpec) -> list[Camera]:
+    def _move(self, spec: GeneratorSpec) -> tuple[list[Camera], float | None]:
         with self._changed:
-            self._player, cameras = walk(self._player, self._read_input(), self._settings, spec)
-            return cameras
+            sample = self._read_input()
+            self._player, cameras = walk(self._player, sample, self._settings, spec)
+            return cameras, sample.oldest_s
 
     def _wait_until(self, due_s: float) -> bool:
         """Sleep until the next step is due and wanted; False when the loop is to end."""
@@ -185,13 +189,21 @@ class GenerationLoop:
             return requested
 
     def _publish(
-        self, frames: NDArray[np.uint8], cameras: list[Camera], scene: Scene, began_s: float
+        self,
+        frames: NDArray[np.uint8],
+        cameras: list[Camera],
+        scene: Scene,
+        since_s: tuple[float | None, float],
+        times: StepTimes | None,
     ) -> None:
+        """`since_s`: when the input arrived, and when it was read."""
         now_s = self._clock()
         with self._changed:
             number = 0 if self._newest is None else self._newest.number + 1
-            self._newest = Generated(frames, tuple(cameras), scene, number, self._walk, now_s)
-            self._step_s = now_s - began_s
+            self._newest = Generated(
+                frames, tuple(cameras), scene, number, self._walk, *since_s, now_s, times
+            )
+            self._step_s = now_s - since_s[1]
             if not self._paused:
                 self._meter.add(now_s, len(frames))
         self._on_change()

@@ -71,10 +71,10 @@ def column(parts: Sequence[Surface], gap: int, centred: bool = False) -> Surface
     return whole
 
 
-def padded(content: Surface, width: int) -> Surface:
-    """The content at the left of at least `width` pixels."""
+def padded(content: Surface, width: int, left: int = 0) -> Surface:
+    """The content, `left` pixels from the left of at least `width`."""
     whole = Surface((max(width, content.get_width()), content.get_height()), pygame.SRCALPHA)
-    whole.blit(content, (0, 0))
+    whole.blit(content, (left, 0))
     return whole
 
 

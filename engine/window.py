@@ -33,8 +33,8 @@ class Window:
         pygame.font.init()
         pygame.display.set_caption(title)
         pygame.display.set_icon(painting.icon(64))
-        renderer = str(self.context.info["GL_RENDERER"]).lower()
-        self.software = any(name in renderer for name in SOFTWARE_RENDERERS)
+        self.renderer = str(self.context.info["GL_RENDERER"])
+        self.software = any(name in self.renderer.lower() for name in SOFTWARE_RENDERERS)
         self.refresh_hz = max(LEAST_REFRESH_HZ, float(pygame.display.get_current_refresh_rate()))
         # Neither the off-screen driver nor a processor that draws waits in flip: frames would queue
         # up in the GL driver.

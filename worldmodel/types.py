@@ -95,6 +95,15 @@ class Start:
     prompt: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class StepTimes:
+    """How long the parts of one step took, on the device itself."""
+
+    denoise_s: float
+    decode_s: float  # latent to pixels
+    copy_s: float  # pixels to numpy
+
+
 class WorldGenerator(Protocol):
     """The only thing the engine knows of a world model."""
 
@@ -119,6 +128,10 @@ class WorldGenerator(Protocol):
 
     def set_rate(self, frames_per_second: float) -> None:
         """Change the rate of the world's clock: how far one frame of walking carries."""
+        ...
+
+    def times(self) -> StepTimes | None:
+        """Of the newest `reset` or `step`; None if it only gave back a frame that was there."""
         ...
 
     def snapshot(self) -> dict[str, Any]:

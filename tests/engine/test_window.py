@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import time
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.game import Game
+from engine.latency import STAGES
 from engine.scene import Scene
 from engine.settings import PlayConfig, WindowSettings
 from worldmodel.motion import Viewpoint
@@ -176,6 +178,21 @@ def test_a_held_look_key_turns_the_picture_between_two_frames(session: Session) 
         drawn.add(rim_of_red(session.picture))
     assert len(drawn) > 5
     pygame.event.post(pygame.event.Event(pygame.KEYUP, key=pygame.K_RIGHT))
+
+
+def test_latencies_are_measured_while_one_plays(session: Session, tmp_path: Path) -> None:
+    before = session.game.latency.percentiles()["step"].count
+    for _ in range(10):
+        mouse(3)
+        session.run(0.03)
+    session.tap(pygame.K_w)
+    session.run(0.1)
+    session.game.write_report(tmp_path / "latency.json")
+    report = json.loads((tmp_path / "latency.json").read_text())
+    assert set(report["stages"]) == set(STAGES)
+    assert report["stages"]["step"]["count"] > before
+    assert report["stages"]["look"]["p50_ms"] < report["stages"]["move"]["p95_ms"] < 1000
+    assert report["frames"] > 0 and report["opengl"]
 
 
 def test_reset_keeps_the_seed_n_changes_it_and_digits_change_the_start(session: Session) -> None:
