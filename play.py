@@ -6,9 +6,9 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from engine import cli, library, output, paths
+from engine import cli, library, output, paths, saves
 from engine.cli import Request
 from worldmodel.types import GeneratorSpec, WorldGenerator
 
@@ -66,6 +66,18 @@ def load_session(
     )
 
 
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    from worldmodel import saves as states
+
+    states.write_state(path, state)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    from worldmodel import saves as states
+
+    return states.read_state(path)
+
+
 def run_window(request: Request, load_world: LoadWorld) -> None:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     from engine.game import Game  # brings pygame and OpenGL
@@ -83,12 +95,15 @@ def run_window(request: Request, load_world: LoadWorld) -> None:
         warm_at_held_rate(world, request.scene.start, options.fps)
         return world
 
+    states = saves.StateFormat(write_state, read_state)
+    begin = request.scene if request.save is None else saves.read_save(request.save, states)
     game = Game(
         prepare,
-        request.scene,
+        begin,
         request.scenes,
         request.model.name,
         request.config,
+        states,
     )
     game.run()
     if options.report is not None:

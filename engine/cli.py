@@ -14,6 +14,7 @@ from engine.display import check_display
 from engine.library import find_model, start_files
 from engine.output import MOST_SCALE, check_output, check_parent
 from engine.paths import Poses, read_poses
+from engine.saves import find_save
 from engine.scene import Scene, read_image
 from engine.settings import PlayConfig
 from worldmodel import config, trajectory
@@ -29,6 +30,7 @@ class Options:
     model: str
     list_models: bool
     start: str | None
+    load: str | None
     image: Path | None
     prompt: str
     seed: int | None
@@ -58,6 +60,7 @@ class Request:
     model: Path
     scene: Scene  # where play begins
     scenes: list[Scene]  # the model's own starts, in the order of the digit keys
+    save: Path | None  # the slot to go on from, instead of `scene`
     poses: Poses | None
 
 
@@ -93,6 +96,7 @@ def parse(argv: Sequence[str] | None, default_config: Path) -> Options:
 def _add_world(parser: Parser) -> None:
     add = parser.add_argument_group("world").add_argument
     add("--start", metavar="NAME", help="one of the model's start frames (default: the first)")
+    add("--load", metavar="SAVE", help="go on from a save: its name in saves/ or its folder")
     add("--image", type=Path, help="start from your own picture")
     add("--prompt", default="", help="what the world is like, for models that read it")
     add("--seed", type=int, help="default: random in the window, 0 headless")
@@ -133,12 +137,29 @@ def check(options: Options, assets: Path) -> Request:
     seed = options.seed
     if seed is None:
         seed = 0 if options.headless else random.randrange(2**31)
+    save = None if options.load is None else _check_load(options, play_config)
     files = start_files(model)
     scenes = [Scene(name, seed, read_image(file), options.prompt) for name, file in files.items()]
     scene = _first_scene(options, seed, scenes, model)
     return Request(
-        options=options, config=play_config, model=model, scene=scene, scenes=scenes, poses=poses
+        options=options,
+        config=play_config,
+        model=model,
+        scene=scene,
+        scenes=scenes,
+        save=save,
+        poses=poses,
     )
+
+
+def _check_load(options: Options, play_config: PlayConfig) -> Path:
+    assert options.load is not None
+    slot = find_save(options.load, Path(play_config.saves))
+    if options.headless:
+        raise ValueError("--load needs a window")
+    if options.start is not None or options.image is not None:
+        raise ValueError("--load excludes --start and --image")
+    return slot
 
 
 def _check_numbers(options: Options) -> None:

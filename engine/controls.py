@@ -10,7 +10,7 @@ from engine.pacing import cameras_per_second
 from worldmodel.motion import KEY_LOOK_RAD_PER_S, Command, Viewpoint, advance, clamp_look, turn
 from worldmodel.types import Camera, GeneratorSpec
 
-HELD_ACTIONS = (
+HELD_ACTIONS = (  # what moves the player
     "forward",
     "back",
     "left",
@@ -23,6 +23,7 @@ HELD_ACTIONS = (
     "look_up",
     "look_down",
 )
+REWIND = "rewind"  # held as well, and moves the world
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +13,15 @@ import pygame
 from PIL import Image
 from pygame.event import Event
 
-from engine.hud import Hud, HudState, LatencyLine
+from engine.controls import REWIND
+from engine.hud import Hud, HudState, LatencyLine, TimelineBar
 from engine.input import PlayerInput
 from engine.latency import LatencyLog, write_report
 from engine.loop import Generated, GenerationLoop, Prepare
 from engine.output import free_name
 from engine.pacing import RateMeter, frame_due
+from engine.painting import short_name
+from engine.saves import SavedGame, StateFormat, find_saves, read_save, write_save
 from engine.scene import Scene
 from engine.settings import PlayConfig
 from engine.timewarp import NO_WARP, frame_from_view
@@ -48,12 +51,13 @@ class Game:
     def __init__(
         self,
         prepare: Prepare,
-        scene: Scene,
+        begin: Scene | SavedGame,
         scenes: Sequence[Scene],
         model: str,
         config: PlayConfig,
+        states: StateFormat,
     ) -> None:
-        """`scene` is where play begins; the digit keys lead to `scenes`."""
+        """Play begins with `begin`; the digit keys lead to `scenes`, and `states` writes saves."""
         self.window = Window(config.window, f"{model} · world model")
         self.input = PlayerInput(config.keys, config.controls)
         self.viewer = Viewer(self.window.context, config.window.sharpness)
@@ -61,15 +65,17 @@ class Game:
         self._hud = Hud(self._sprites, config.keys)
         self._config = config
         self._model = model
-        self.scene = scene
+        self.scene = begin.scene if isinstance(begin, SavedGame) else begin
         self._scenes = scenes
+        self._states = states
         self._wake = pygame.event.custom_type()
         self.loop = GenerationLoop(
             prepare,
-            scene,
+            begin,
             self.input.take,
             config.controls,
             peek_input=self.input.peek,
+            history=config.history,
             on_change=self._wake_up,
         )
         self.paused = False
@@ -119,8 +125,12 @@ class Game:
         for event in (first, *pygame.event.get()):
             self._handle(event, arrived_s)
         self._polled_s = now_s
+        self.loop.set_rewinding(REWIND in self.input.held())
+        self._write_save()
         newest = self.loop.newest()
         if newest is not None:
+            if self.loop.timeline().at is not None:
+                self.scene = newest.scene  # it may lie before the newest reset
             self._take_frame(newest, now_s)
             self._look_around(newest)
         state = self._hud_state(newest, now_s)
@@ -239,12 +249,22 @@ class Game:
             seed=newest.scene.seed,
             held=self.input.held(),
             toast=self._toast if now_s < self._toast_until_s else "",
+            timeline=self._timeline_of_now(),
             paused=self.paused,
             photo=self.photo,
             timewarp=self.timewarp,
             help=self.help,
             visible=self._hud_level > 0,
         )
+
+    def _timeline_of_now(self) -> TimelineBar | None:
+        """Seconds gone back, of how many; None while the world goes forward."""
+        timeline = self.loop.timeline()
+        if timeline.at is None:
+            return None
+        last = timeline.moments - 1
+        seconds = timeline.seconds_per_moment
+        return round((last - timeline.at) * seconds, 1), round(last * seconds, 1)
 
     def _latency_lines(self) -> tuple[LatencyLine, ...]:
         if self._hud_level < 2:
@@ -271,27 +291,44 @@ class Game:
         elif event.type in REDRAW_EVENTS:
             self._dirty = True
 
+    def _actions(self) -> dict[str, Callable[[], None]]:
+        return {
+            "pause": lambda: self._pause(not self.paused, photo=self.timewarp),
+            "reset": lambda: self._begin(self.scene),
+            "new_seed": lambda: self._begin(replace(self.scene, seed=random.randrange(2**31))),
+            "step_back": lambda: self._nudge(-1),
+            "step_forward": lambda: self._nudge(1),
+            "save": self.loop.save,
+            "load": self._load,
+            "full_screen": self._toggle_full_screen,
+            "screenshot": self._screenshot,
+            "help": self._toggle_help,
+            "hud": self._next_hud,
+            "timewarp": self._toggle_timewarp,
+            "leave": self._step_back,
+        }
+
     def _act(self, action: str) -> None:
-        if action == "pause":
-            self._pause(not self.paused, photo=self.timewarp)
-        elif action == "reset":
-            self._begin(self.scene)
-        elif action == "new_seed":
-            self._begin(replace(self.scene, seed=random.randrange(2**31)))
-        elif action == "full_screen" and not self.window.toggle_full_screen():
-            self._say("full screen is not available on this display")
-        elif action == "screenshot":
-            self._screenshot()
-        elif action == "help":
-            self.help = not self.help
-        elif action == "hud":
-            self._hud_level = (self._hud_level + 1) % 3
-        elif action == "timewarp":
-            self.timewarp = not self.timewarp
-            self._say(f"timewarp {'on' if self.timewarp else 'off'}")
-        elif action == "leave":
-            self._step_back()
+        self._actions()[action]()
         self._dirty = True
+
+    def _nudge(self, moments: int) -> None:
+        self._pause(True, photo=self.timewarp)
+        self.loop.nudge(moments)
+
+    def _toggle_full_screen(self) -> None:
+        if not self.window.toggle_full_screen():
+            self._say("full screen is not available on this display")
+
+    def _toggle_help(self) -> None:
+        self.help = not self.help
+
+    def _next_hud(self) -> None:
+        self._hud_level = (self._hud_level + 1) % 3
+
+    def _toggle_timewarp(self) -> None:
+        self.timewarp = not self.timewarp
+        self._say(f"timewarp {'on' if self.timewarp else 'off'}")
 
     def _step_back(self) -> None:
         """Close the help, else free the mouse and pause, else leave."""
@@ -338,6 +375,33 @@ class Game:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(self.viewer.capture(self.window.size, self._warp)).save(path)
         self._say(f"saved {path}")
+
+    def _write_save(self) -> None:
+        """On this thread: the world goes on meanwhile."""
+        saved = self.loop.take_saved()
+        if saved is None:
+            return
+        folder = free_name(Path(self._config.saves), self._model, "")
+        try:
+            write_save(folder, saved, self._states)
+        except OSError as error:
+            self._say(f"not saved: {error.strerror or error}")
+        else:
+            self._say(f"saved as {folder.name} · {short_name(self._config.keys.load[0])} goes back")
+
+    def _load(self) -> None:
+        slots = find_saves(Path(self._config.saves), self.loop.spec.name if self.loop.spec else "")
+        if not slots:
+            self._say(f"no save of {self._model} in {self._config.saves}/")
+            return
+        try:
+            saved = read_save(slots[0], self._states)
+            self.loop.reset(saved)
+        except ValueError as error:  # the walk goes on as if nothing had been asked
+            self._say(str(error))
+        else:
+            self.scene = saved.scene
+            self._say(f"back in {slots[0].name}")
 
     def _say(self, words: str) -> None:
         self._toast, self._toast_until_s = words, time.monotonic() + TOAST_S

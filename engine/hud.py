@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import pygame
 from pygame import Surface
 
 from engine import painting as paint
@@ -14,10 +15,13 @@ from engine.viewer import SpriteLayer
 DESIGN_HEIGHT_PX = 640  # the window height at which one design pixel is one pixel
 LOADING_BAR = (240, 4)
 LOADING_LIGHT = 64
+TIMELINE_SHARE = 0.5  # of the window's width
 SLOW = 0.9  # share of the world's rate below which the HUD says so
 
 
 LatencyLine = tuple[str, int, int, int]  # a stage and its p50, p95 and p99 in milliseconds
+
+TimelineBar = tuple[float, float]  # seconds gone back, of how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class HudState:
     step_ms: float = 0.0
     latency: tuple[LatencyLine, ...] = ()
     held: frozenset[str] = frozenset()
+    timeline: TimelineBar | None = None
     toast: str = ""
     loading: str = ""  # what is being waited for; empty once the world is there
     loading_phase: float = 0.0  # 0 to 1, where the moving light is
@@ -92,11 +97,29 @@ class Hud:
         elif state.paused:
             size = self._sprite("paused", scale, lambda: pause_banner(self._keys, scale))
             places["paused"] = _centred(size, window)
-        if state.toast:
+        if state.timeline is not None and not state.help:
+            self._lay_out_timeline(places, state.timeline, state.paused, window, scale)
+        if state.toast and not state.help:
             size = self._sprite("toast", (state.toast, scale), lambda: toast(state.toast, scale))
             # Above the lines at the lower edge.
             places["toast"] = ((window[0] - size[0]) // 2, window[1] - 5 * margin - size[1])
         return places
+
+    def _lay_out_timeline(
+        self,
+        places: dict[str, tuple[int, int]],
+        bar: TimelineBar,
+        paused: bool,
+        window: tuple[int, int],
+        scale: float,
+    ) -> None:
+        """In the upper middle, where it hides neither the status nor the lines below."""
+        width = round(TIMELINE_SHARE * window[0])
+        cause = (bar, paused, width, scale)
+        size = self._sprite(
+            "timeline", cause, lambda: timeline(bar, paused, self._keys, width, scale)
+        )
+        places["timeline"] = ((window[0] - size[0]) // 2, round(0.8 * window[1]) - size[1])
 
     def _lay_out_loading(
         self,
@@ -137,6 +160,8 @@ def status_of(state: HudState) -> tuple[str, str, bool]:
     slow = 0.0 < state.generated_fps < SLOW * state.world_fps
     if state.paused:
         return f"{state.model}{scene} · seed {state.seed}", "paused", False
+    if state.timeline is not None:
+        return f"{state.model}{scene} · seed {state.seed}", "time runs backwards", False
     speed = (
         f"{state.generated_fps:.1f} frames/s generated · {state.shown_fps:.0f} shown"
         f" · {state.step_ms:.0f} ms a step"
@@ -215,6 +240,31 @@ def pause_banner(keys: KeyBindings, scale: float) -> Surface:
     return paint.panel(paint.column(lines, round(10 * scale), centred=True), round(26 * scale))
 
 
+def timeline(
+    bar: TimelineBar, paused: bool, keys: KeyBindings, width: int, scale: float
+) -> Surface:
+    """How far back the world has gone, in what is remembered."""
+    back_s, all_s = bar
+    height = max(3, round(5 * scale))
+    at = round(width * (1.0 - back_s / all_s)) if all_s > 0.0 else width
+    knob = 3 * height
+    track = Surface((width + knob, knob), pygame.SRCALPHA)
+    track.blit(paint.rounded((width, height), height // 2, paint.TRACK), (knob // 2, height))
+    if at > height:
+        track.blit(paint.rounded((at, height), height // 2, paint.ACCENT), (knob // 2, height))
+    track.blit(paint.rounded((knob, knob), knob // 2, paint.ACCENT), (at, 0))
+    forward = keys.pause[0] if paused else keys.rewind[0]
+    goes_on = "goes on from here" if paused else "released goes on from here"
+    words = [
+        paint.text(f"{back_s:.1f} s back", round(24 * scale)),
+        paint.text(f"of {all_s:.0f} s", round(19 * scale), paint.MUTED),
+        paint.key_cap(forward, round(22 * scale)),
+        paint.text(goes_on, round(19 * scale), paint.MUTED),
+    ]
+    lines = [paint.row(words, round(10 * scale)), track]
+    return paint.panel(paint.column(lines, round(8 * scale), centred=True), round(12 * scale))
+
+
 def photo_line(keys: KeyBindings, scale: float) -> Surface:
     """One quiet line, so that the picture stays free."""
     height = round(22 * scale)
@@ -225,6 +275,8 @@ def photo_line(keys: KeyBindings, scale: float) -> Surface:
 
     entries = [
         paint.text("Paused · look around", round(20 * scale), paint.ACCENT),
+        entry(keys.step_back[0], "step back"),
+        entry(keys.step_forward[0], "step on"),
         entry(keys.screenshot[0], "picture"),
         entry(keys.pause[0], "go on"),
     ]
@@ -249,7 +301,10 @@ def help_sheet(keys: KeyBindings, scale: float) -> Surface:
         ("run", ("run",)),
     ]
     running: list[tuple[str, tuple[str, ...]]] = [
-        ("pause", ("pause",)),
+        ("pause, and look around", ("pause",)),
+        ("hold: time runs backwards", ("rewind",)),
+        ("one step back or on", ("step_back", "step_forward")),
+        ("save; go back to the last save", ("save", "load")),
         ("start again", ("reset",)),
         ("new seed", ("new_seed",)),
         ("full screen", ("full_screen",)),
@@ -292,7 +347,8 @@ def _device_notes(scale: float) -> Surface:
         "Mouse: click to look around",
         "1-9: other starting points",
         "Gamepad: sticks walk and look, triggers sink and rise,",
-        "A runs, X starts again, Y new seed, Start pauses",
+        "A runs, B rewinds, X starts again, Y new seed,",
+        "Start pauses",
     ]
     height = round(19 * scale)
     return paint.column([paint.text(note, height, paint.MUTED) for note in notes], round(5 * scale))

@@ -14,7 +14,14 @@ import pygame
 from pygame.event import Event
 
 from engine.bindings import KeyBindings
-from engine.controls import HELD_ACTIONS, ControlSettings, InputSample, look_speed, mouse_look
+from engine.controls import (
+    HELD_ACTIONS,
+    REWIND,
+    ControlSettings,
+    InputSample,
+    look_speed,
+    mouse_look,
+)
 from engine.gamepad import Gamepad
 
 
@@ -114,12 +121,15 @@ class PlayerInput:
             self._tapped.add(action)
             self._stamp()
             return None
+        if action == REWIND:
+            self._held_codes.add(code)
+            return None
         return action
 
     def _sample(self) -> InputSample:
         self._look_on()
         return InputSample(
-            held=frozenset(self._held_actions() | self._tapped),
+            held=frozenset((self._held_actions() | self._tapped) - {REWIND}),
             look_rad=self._look_rad,
             move_stick=self._gamepad.move_stick,
             lift=self._gamepad.lift,

@@ -27,6 +27,8 @@ SHORT_NAMES = {
     "right ctrl": "Ctrl",
     "escape": "Esc",
     "return": "Enter",
+    "page up": "PgUp",
+    "page down": "PgDn",
 }
 ARROWS = ("left", "right", "up", "down")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from engine.bindings import KeyBindings
 from engine.controls import ControlSettings
+from engine.history import HistorySettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,8 @@ class PlayConfig:
     headless_frames_per_second: float = 12.0  # world rate of videos, where nothing has to hold it
     screenshots: str = "screenshots"  # folder, relative to the working directory
     recordings: str = "recordings"
+    saves: str = "saves"
+    history: HistorySettings = field(default_factory=HistorySettings)
     controls: ControlSettings = field(default_factory=ControlSettings)
     window: WindowSettings = field(default_factory=WindowSettings)
     keys: KeyBindings = field(default_factory=KeyBindings)

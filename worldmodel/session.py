@@ -119,6 +119,8 @@ class WorldSession:
             cameras_per_step=1,
             frames_per_step=1,
             frames_per_second=playable.frames_per_second,
+            weights=playable.digest,
+            steps=playable.rollout.steps,
         )
 
     @property

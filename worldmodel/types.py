@@ -84,6 +84,8 @@ class GeneratorSpec:
     cameras_per_step: int  # poses one `step` takes ...
     frames_per_step: int  # ... and frames it returns
     frames_per_second: float  # rate of the world's clock, not a promise of speed
+    weights: str = ""  # a digest: models with the same one can go on from each other's states
+    steps: int = 0  # denoising steps per frame; 0 where that means nothing
 
 
 @dataclass(frozen=True, slots=True, eq=False)

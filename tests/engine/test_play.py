@@ -151,6 +151,7 @@ BAD_INPUT: list[tuple[str, Callable[[Path], list[object]]]] = [
     ("exclude each other", lambda folder: ["--trajectory", "w", "--poses", bad_poses(folder)]),
     ("give a video", lambda folder: ["--out", folder / "walk.txt"]),
     ("invalid int value", lambda _: ["--seed", "seven"]),
+    ("unknown save", lambda folder: ["--load", folder / "nosuch"]),
     ("unrecognized arguments", lambda _: ["--sede", "7"]),
 ]
 

@@ -18,8 +18,10 @@ from PIL import Image
 
 from engine.game import Game
 from engine.latency import STAGES
+from engine.saves import StateFormat
 from engine.scene import Scene
 from engine.settings import PlayConfig, WindowSettings
+from worldmodel import saves
 from worldmodel.motion import Viewpoint
 
 from .fakes import FakeWorld
@@ -36,8 +38,10 @@ class Session:
         self.world = FakeWorld(frames_per_second=60.0)
         scenes = [Scene("first", 5), Scene("second", 5, np.zeros((50, 90, 3), np.uint8))]
         window = WindowSettings(width_px=SIZE[0], height_px=SIZE[1], hud=False)
-        config = replace(PlayConfig(window=window), screenshots=str(folder))
-        self.game = Game(lambda: self.world, scenes[0], scenes, "fake", config)
+        self.saves = folder.parent / "saves"
+        config = replace(PlayConfig(window=window), screenshots=str(folder), saves=str(self.saves))
+        states = StateFormat(saves.write_state, saves.read_state)
+        self.game = Game(lambda: self.world, scenes[0], scenes, "fake", config, states)
         self.picture: NDArray[np.uint8] = np.zeros((*SIZE[::-1], 3), np.uint8)
         self._flip = self.game.window.flip
         self.game.window.flip = self._look_and_flip  # type: ignore[method-assign]
@@ -260,3 +264,59 @@ def test_nothing_is_drawn_while_nothing_changes(session: Session) -> None:
     before = session.picture
     session.run(0.4)
     assert session.picture is before
+
+
+def test_backspace_runs_time_backwards_under_a_timeline_and_its_release_goes_on(
+    session: Session,
+) -> None:
+    session.press(pygame.K_w)
+    session.until(lambda: session.pose()[2, 3] > 1.0)
+    session.press(pygame.K_BACKSPACE)
+    session.until(lambda: (session.game.loop.timeline().at or 99) < 5)
+    session.run(0.1)
+    assert session.picture[230:285, 170:470].max() > 200  # the bar and its words
+    steps = session.steps()
+    pygame.event.post(pygame.event.Event(pygame.KEYUP, key=pygame.K_BACKSPACE))
+    session.until(lambda: session.game.loop.timeline().at is None)
+    session.until(lambda: session.pose()[2, 3] > 0.3)  # W is still held
+    assert session.steps() < steps
+
+
+def test_a_save_is_gone_back_to_and_a_damaged_one_does_no_harm(session: Session) -> None:
+    session.press(pygame.K_w)
+    session.until(lambda: session.pose()[2, 3] > 0.5)
+    pygame.event.post(pygame.event.Event(pygame.KEYUP, key=pygame.K_w))
+    session.run(0.1)
+    saved = session.pose()[2, 3]
+    session.tap(pygame.K_F5)
+    session.until(lambda: session.saves.exists() and any(session.saves.glob("fake*")))
+    session.press(pygame.K_w)
+    session.until(lambda: session.pose()[2, 3] > saved + 0.5)
+    pygame.event.post(pygame.event.Event(pygame.KEYUP, key=pygame.K_w))
+    session.tap(pygame.K_F9)
+
+    def there() -> bool:
+        newest = session.game.loop.newest()
+        assert newest is not None
+        camera = np.linalg.inv(newest.cameras[-1].camera_from_world)
+        return bool(camera[2, 3] == saved)
+
+    session.until(there)
+    (slot,) = session.saves.iterdir()
+    (slot / "state.safetensors").write_bytes(b"oops")
+    session.tap(pygame.K_F9)
+    session.run(0.1)
+    steps = session.steps()
+    session.run(0.1)
+    assert session.steps() > steps and "damaged" in session.game._toast
+
+
+def test_page_up_pauses_and_steps_back(session: Session) -> None:
+    session.press(pygame.K_w)
+    session.until(lambda: session.pose()[2, 3] > 0.5)
+    session.tap(pygame.K_PAGEUP)
+    session.until(lambda: session.game.paused and session.game.loop.timeline().at is not None)
+    at = session.game.loop.timeline().at
+    session.tap(pygame.K_PAGEUP)
+    session.until(lambda: session.game.loop.timeline().at == (at or 0) - 1)
+    assert session.game.photo
