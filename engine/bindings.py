@@ -28,6 +28,7 @@ class KeyBindings:
     load: tuple[str, ...] = ("f9",)
     reset: tuple[str, ...] = ("r",)
     new_seed: tuple[str, ...] = ("n",)
+    record: tuple[str, ...] = ("f8",)
     full_screen: tuple[str, ...] = ("f11",)
     screenshot: tuple[str, ...] = ("f12",)
     help: tuple[str, ...] = ("f1",)

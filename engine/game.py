@@ -21,6 +21,7 @@ from engine.loop import Generated, GenerationLoop, Prepare
 from engine.output import free_name
 from engine.pacing import RateMeter, frame_due
 from engine.painting import short_name
+from engine.recording import Recorder
 from engine.saves import SavedGame, StateFormat, find_saves, read_save, write_save
 from engine.scene import Scene
 from engine.settings import PlayConfig
@@ -53,18 +54,22 @@ class Game:
         prepare: Prepare,
         begin: Scene | SavedGame,
         scenes: Sequence[Scene],
-        model: str,
+        model: Path,
         config: PlayConfig,
         states: StateFormat,
+        record: Path | None = None,
     ) -> None:
-        """Play begins with `begin`; the digit keys lead to `scenes`, and `states` writes saves."""
-        self.window = Window(config.window, f"{model} · world model")
+        """Play begins with `begin`; the digit keys lead to `scenes`, and `states` writes saves.
+
+        `model` is the model's folder; `record`: record into that folder from the first frame on.
+        """
+        self.window = Window(config.window, f"{model.name} · world model")
         self.input = PlayerInput(config.keys, config.controls)
         self.viewer = Viewer(self.window.context, config.window.sharpness)
         self._sprites = SpriteLayer(self.window.context)
         self._hud = Hud(self._sprites, config.keys)
         self._config = config
-        self._model = model
+        self._model, self._model_folder = model.name, model
         self.scene = begin.scene if isinstance(begin, SavedGame) else begin
         self._scenes = scenes
         self._states = states
@@ -78,6 +83,9 @@ class Game:
             history=config.history,
             on_change=self._wake_up,
         )
+        self.recorder: Recorder | None = None
+        if record is not None:
+            self._start_recording(record)
         self.paused = False
         self.photo = False  # paused, and still looking around
         self.timewarp = config.window.timewarp
@@ -92,7 +100,7 @@ class Game:
         self._look_since_s: float | None = None  # an input has turned the view, undrawn so far
         self._polled_s = time.monotonic()
         self._frames_shown = 0
-        self._status = HudState(model)
+        self._status = HudState(model.name)
         self._status_due_s = 0.0
         self._toast, self._toast_until_s = "", 0.0
         self._dirty = True
@@ -111,6 +119,7 @@ class Game:
 
     def close(self) -> None:
         self.loop.stop()
+        self._stop_recording()
         self.input.close()
         self.window.close()
 
@@ -127,6 +136,7 @@ class Game:
         self._polled_s = now_s
         self.loop.set_rewinding(REWIND in self.input.held())
         self._write_save()
+        self._watch_recording()
         newest = self.loop.newest()
         if newest is not None:
             if self.loop.timeline().at is not None:
@@ -250,6 +260,7 @@ class Game:
             held=self.input.held(),
             toast=self._toast if now_s < self._toast_until_s else "",
             timeline=self._timeline_of_now(),
+            recorded_s=self._recorded_s(now_s),
             paused=self.paused,
             photo=self.photo,
             timewarp=self.timewarp,
@@ -265,6 +276,9 @@ class Game:
         last = timeline.moments - 1
         seconds = timeline.seconds_per_moment
         return round((last - timeline.at) * seconds, 1), round(last * seconds, 1)
+
+    def _recorded_s(self, now_s: float) -> int | None:
+        return None if self.recorder is None else int(now_s - self.recorder.began_s)
 
     def _latency_lines(self) -> tuple[LatencyLine, ...]:
         if self._hud_level < 2:
@@ -300,6 +314,7 @@ class Game:
             "step_forward": lambda: self._nudge(1),
             "save": self.loop.save,
             "load": self._load,
+            "record": self._toggle_recording,
             "full_screen": self._toggle_full_screen,
             "screenshot": self._screenshot,
             "help": self._toggle_help,
@@ -375,6 +390,33 @@ class Game:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(self.viewer.capture(self.window.size, self._warp)).save(path)
         self._say(f"saved {path}")
+
+    def _toggle_recording(self) -> None:
+        if self.recorder is None:
+            folder = free_name(Path(self._config.recordings), self._model, "")
+            try:
+                self._start_recording(folder)
+            except OSError as error:
+                self._say(f"cannot record: {error.strerror or error}")
+        else:
+            self._say(f"recorded {self.recorder.folder}")
+            self._stop_recording()
+
+    def _start_recording(self, folder: Path) -> None:
+        self.recorder = Recorder(folder, self._states, self._model_folder)
+        self.loop.record(self.recorder)
+
+    def _stop_recording(self) -> None:
+        self.loop.record(None)
+        if self.recorder is not None:
+            self.recorder.close()
+            self.recorder = None
+
+    def _watch_recording(self) -> None:
+        """A recording that has failed ends; the game goes on."""
+        if self.recorder is not None and self.recorder.error:
+            self._say(f"recording stopped: {self.recorder.error}")
+            self._stop_recording()
 
     def _write_save(self) -> None:
         """On this thread: the world goes on meanwhile."""

@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from engine.latency import LatencyLog
 from engine.paths import frame_count
+from engine.recording import Recorder
+from engine.scene import Scene
 from engine.video import FrameSink
 from worldmodel.types import Camera, Start, WorldGenerator
 
@@ -26,14 +28,22 @@ class Report:
 
 
 def generate(
-    world: WorldGenerator, start: Start, cameras: list[Camera], latency: LatencyLog
+    world: WorldGenerator,
+    start: Start,
+    cameras: list[Camera],
+    latency: LatencyLog,
+    recorder: Recorder | None,
 ) -> Iterator[NDArray[np.uint8]]:
     """The start frame seen from the first camera, then the frames of the others.
 
     A frame counts as shown once the next one is asked for: then the caller has dealt with it.
     """
     spec = world.spec
-    yield world.reset(start, cameras[0])
+    first = world.reset(start, cameras[0])
+    if recorder is not None:
+        scene = Scene("", start.seed, start.image, start.prompt)
+        recorder.begin(0, scene, cameras[:1], first[np.newaxis], spec)
+    yield first
     wanted = frame_count(len(cameras), spec) - 1
     made = 0
     for index in range(1, len(cameras), spec.cameras_per_step):
@@ -41,8 +51,11 @@ def generate(
         # The last step may be short of cameras: it stands still, and those frames are dropped.
         still = [chunk[-1]] * (spec.cameras_per_step - len(chunk))
         began_s = time.monotonic()
-        frames = world.step([*chunk, *still])[: wanted - made]
+        frames = world.step([*chunk, *still])
         ready_s = time.monotonic()
+        if recorder is not None:
+            recorder.step(index, None, [*chunk, *still], frames)
+        frames = frames[: wanted - made]
         made += len(frames)
         yield from frames
         latency.add_step(
@@ -61,6 +74,7 @@ def run_headless(
     sink: FrameSink,
     *,
     frames: int | None = None,
+    recorder: Recorder | None = None,
 ) -> Report:
     """Write the path, or its first `frames` frames, to `sink`."""
     total = frame_count(len(cameras), world.spec)
@@ -69,7 +83,7 @@ def run_headless(
     written, latency = 0, LatencyLog()
     # tqdm draws nothing where standard error is no terminal.
     with sink, tqdm(total=total, unit="frame", disable=None) as progress:
-        for frame in itertools.islice(generate(world, start, cameras, latency), total):
+        for frame in itertools.islice(generate(world, start, cameras, latency, recorder), total):
             sink.write(frame)
             progress.update()
             written += 1

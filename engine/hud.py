@@ -38,6 +38,7 @@ class HudState:
     latency: tuple[LatencyLine, ...] = ()
     held: frozenset[str] = frozenset()
     timeline: TimelineBar | None = None
+    recorded_s: int | None = None  # None: nothing is recorded
     toast: str = ""
     loading: str = ""  # what is being waited for; empty once the world is there
     loading_phase: float = 0.0  # 0 to 1, where the moving light is
@@ -97,6 +98,10 @@ class Hud:
         elif state.paused:
             size = self._sprite("paused", scale, lambda: pause_banner(self._keys, scale))
             places["paused"] = _centred(size, window)
+        if state.recorded_s is not None:
+            seconds = state.recorded_s
+            size = self._sprite("record", (seconds, scale), lambda: recording(seconds, scale))
+            places["record"] = (window[0] - margin - size[0], margin)
         if state.timeline is not None and not state.help:
             self._lay_out_timeline(places, state.timeline, state.paused, window, scale)
         if state.toast and not state.help:
@@ -240,6 +245,14 @@ def pause_banner(keys: KeyBindings, scale: float) -> Surface:
     return paint.panel(paint.column(lines, round(10 * scale), centred=True), round(26 * scale))
 
 
+def recording(seconds: int, scale: float) -> Surface:
+    """A red light and for how long."""
+    side = round(14 * scale)
+    light = paint.rounded((side, side), side // 2, paint.RECORD)
+    words = paint.text(f"{seconds // 60}:{seconds % 60:02d}", round(20 * scale))
+    return paint.panel(paint.row([light, words], round(7 * scale)), round(7 * scale))
+
+
 def timeline(
     bar: TimelineBar, paused: bool, keys: KeyBindings, width: int, scale: float
 ) -> Surface:
@@ -307,6 +320,7 @@ def help_sheet(keys: KeyBindings, scale: float) -> Surface:
         ("save; go back to the last save", ("save", "load")),
         ("start again", ("reset",)),
         ("new seed", ("new_seed",)),
+        ("record, stop", ("record",)),
         ("full screen", ("full_screen",)),
         ("screenshot", ("screenshot",)),
         ("status, latencies, nothing", ("hud",)),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from engine.controls import ControlSettings, InputSample, Player, look_ahead, walk
 from engine.history import History, HistorySettings, Moment
 from engine.pacing import RateMeter, next_step_s, rewind_stride, step_period_s
+from engine.recording import Recorder
 from engine.saves import SavedGame, check_fits
 from engine.scene import Scene
 from worldmodel.types import Camera, GeneratorSpec, StepTimes, WorldGenerator
@@ -91,6 +92,8 @@ class GenerationLoop:
         self._timeline = Timeline(0, None, 0.0)
         self._rewinding_since_s: float | None = None
         self._nudges = 0
+        self._recorder: Recorder | None = None  # of the thread alone
+        self._recorder_wanted: Recorder | None = None
         self._save_wanted = False
         self._saved: SavedGame | None = None
         self._paused = False
@@ -139,6 +142,12 @@ class GenerationLoop:
         """Ask for the state after the moment on show; `take_saved` has it soon."""
         with self._changed:
             self._save_wanted = True
+            self._changed.notify_all()
+
+    def record(self, recorder: Recorder | None) -> None:
+        """Tell `recorder` everything from the next step on; None: no more."""
+        with self._changed:
+            self._recorder_wanted = recorder
             self._changed.notify_all()
 
     def take_saved(self) -> SavedGame | None:
@@ -204,6 +213,7 @@ class GenerationLoop:
             began_s = self._clock()
             due_s = next_step_s(due_s, began_s, step_period_s(spec))
             requested, save, back = self._take_requests(began_s)
+            self._change_recorder(world, spec, at, beginning=requested is not None)
             if requested is not None:
                 at = None
                 self._begin(world, spec, requested, began_s)
@@ -213,7 +223,7 @@ class GenerationLoop:
                 at = self._show_past(at, -back)
             else:
                 if at is not None:
-                    self._branch(world, at)
+                    self._branch(world, spec, at)
                     at = None
                 self._step(world, spec, began_s)
             world.settle()
@@ -241,22 +251,27 @@ class GenerationLoop:
             self._walk += 1
             self._player, self._scene = player, scene
             self._publish(frames, cameras, (None, began_s), None)
-        self._remember(world, jump=True)
+        newest = self._remember(world, jump=True)
+        if self._recorder is not None:
+            self._recorder.begin(newest.number, begin, cameras, frames, spec)
 
     def _step(self, world: WorldGenerator, spec: GeneratorSpec, began_s: float) -> None:
-        cameras, input_s = self._move(spec)
+        sample, cameras = self._move(spec)
         frames = world.step(cameras)
         times = world.times()
-        self._publish(frames, cameras, (input_s, began_s), times)
+        self._publish(frames, cameras, (sample.oldest_s, began_s), times)
+        if self._recorder is not None and self._newest is not None:
+            self._recorder.step(self._newest.number, sample, cameras, frames)
         if times is not None:  # a resting camera in a resting world makes no new moment
             self._remember(world)
 
-    def _remember(self, world: WorldGenerator, jump: bool = False) -> None:
+    def _remember(self, world: WorldGenerator, jump: bool = False) -> Generated:
         newest = self._newest
         assert newest is not None, "a frame was published"
         moment = Moment(newest.number, newest.frames, newest.cameras, self._player, newest.scene)
         self._history.add(moment, world.snapshot, jump=jump)
         self._tell_timeline(None)
+        return newest
 
     def _show_past(self, at: int | None, moments: int) -> int | None:
         """Go `moments` through the past and show what is there."""
@@ -270,43 +285,73 @@ class GenerationLoop:
             self._scene = moment.scene
             self._publish(moment.frames, list(moment.cameras), (None, self._clock()), None)
         self._tell_timeline(at)
+        if self._recorder is not None and self._recorder.knows(moment.number):
+            self._recorder.past(moment.number, moment.frames)
         return at
 
-    def _branch(self, world: WorldGenerator, at: int) -> None:
+    def _branch(self, world: WorldGenerator, spec: GeneratorSpec, at: int) -> None:
         """Go on from there: what came after it is forgotten."""
         self._history.bring_back(world, at)
+        number = self._history[at].number
         self._history.cut(at)
         self._tell_timeline(None)
+        if self._recorder is None:
+            return
+        if self._recorder.knows(number):
+            self._recorder.branch(number)
+        else:
+            self._record_from_here(world, spec)
+
+    def _change_recorder(
+        self, world: WorldGenerator, spec: GeneratorSpec, at: int | None, *, beginning: bool
+    ) -> None:
+        with self._changed:
+            wanted = self._recorder_wanted
+        if wanted is self._recorder:
+            return
+        self._recorder = wanted
+        if wanted is not None and at is None and not beginning:
+            self._record_from_here(world, spec)
+
+    def _record_from_here(self, world: WorldGenerator, spec: GeneratorSpec) -> None:
+        assert self._recorder is not None
+        saved = self._saved_game(world, spec)
+        newest = self._newest
+        assert newest is not None, "the loop starts with a request"
+        self._recorder.begin(newest.number, saved, saved.cameras, saved.frames, spec)
 
     def _save(self, world: WorldGenerator, spec: GeneratorSpec, at: int | None) -> None:
         if at is not None:
             self._history.bring_back(world, at)  # the world comes back from there when play goes on
+        saved = self._saved_game(world, spec)
+        with self._changed:
+            self._saved = saved
+        self._on_change()
+
+    def _saved_game(self, world: WorldGenerator, spec: GeneratorSpec) -> SavedGame:
+        """The world as it stands, with the frame on show."""
         newest = self._newest
         assert newest is not None, "the loop starts with a request"
-        state = world.snapshot()
-        saved = SavedGame(
+        return SavedGame(
             spec.name,
             spec.weights,
             newest.scene,
             self._player,
             newest.frames,
             newest.cameras,
-            state,
+            world.snapshot(),
         )
-        with self._changed:
-            self._saved = saved
-        self._on_change()
 
     def _tell_timeline(self, at: int | None) -> None:
         assert self._spec is not None, "the model is open"
         with self._changed:
             self._timeline = Timeline(len(self._history), at, step_period_s(self._spec))
 
-    def _move(self, spec: GeneratorSpec) -> tuple[list[Camera], float | None]:
+    def _move(self, spec: GeneratorSpec) -> tuple[InputSample, list[Camera]]:
         with self._changed:
             sample = self._read_input()
             self._player, cameras = walk(self._player, sample, self._settings, spec)
-            return cameras, sample.oldest_s
+            return sample, cameras
 
     def _wait_until(self, due_s: float) -> bool:
         """Sleep until the next step is due and wanted; False when the loop is to end."""

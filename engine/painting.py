@@ -17,6 +17,7 @@ SHEET: Colour = (13, 17, 23, 226)  # behind more than a line or two of text
 CAP: Colour = (38, 44, 54, 190)
 CAP_RIM: Colour = (236, 240, 245, 80)
 TRACK: Colour = (236, 240, 245, 90)
+RECORD: Colour = (232, 76, 61, 255)
 DARK_INK: Colour = (24, 20, 12, 255)
 SMOOTH = 4  # shapes are drawn this much larger and scaled down, because pygame draws hard edges
 

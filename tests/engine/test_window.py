@@ -18,6 +18,7 @@ from PIL import Image
 
 from engine.game import Game
 from engine.latency import STAGES
+from engine.replay import compare, read_recording, replay
 from engine.saves import StateFormat
 from engine.scene import Scene
 from engine.settings import PlayConfig, WindowSettings
@@ -39,9 +40,16 @@ class Session:
         scenes = [Scene("first", 5), Scene("second", 5, np.zeros((50, 90, 3), np.uint8))]
         window = WindowSettings(width_px=SIZE[0], height_px=SIZE[1], hud=False)
         self.saves = folder.parent / "saves"
-        config = replace(PlayConfig(window=window), screenshots=str(folder), saves=str(self.saves))
+        self.recordings = folder.parent / "recordings"
+        config = replace(
+            PlayConfig(window=window),
+            screenshots=str(folder),
+            saves=str(self.saves),
+            recordings=str(self.recordings),
+        )
         states = StateFormat(saves.write_state, saves.read_state)
-        self.game = Game(lambda: self.world, scenes[0], scenes, "fake", config, states)
+        model = Path("fake")
+        self.game = Game(lambda: self.world, scenes[0], scenes, model, config, states)
         self.picture: NDArray[np.uint8] = np.zeros((*SIZE[::-1], 3), np.uint8)
         self._flip = self.game.window.flip
         self.game.window.flip = self._look_and_flip  # type: ignore[method-assign]
@@ -320,3 +328,17 @@ def test_page_up_pauses_and_steps_back(session: Session) -> None:
     session.tap(pygame.K_PAGEUP)
     session.until(lambda: session.game.loop.timeline().at == (at or 0) - 1)
     assert session.game.photo
+
+
+def test_f8_records_until_it_is_pressed_again_and_what_it_wrote_replays(session: Session) -> None:
+    session.press(pygame.K_w)
+    session.tap(pygame.K_F8)
+    session.until(lambda: session.game.recorder is not None)
+    session.run(0.3)
+    session.tap(pygame.K_F8)
+    session.until(lambda: session.game.recorder is None)
+    (folder,) = session.recordings.iterdir()
+    recording = read_recording(folder)
+    assert recording.complete and recording.steps > 5
+    assert compare(replay(recording, FakeWorld(), session.game._states)).first is None
+    assert str(folder) in session.game._toast
