@@ -17,7 +17,7 @@ from engine.controls import InputSample
 from worldmodel.types import Camera, GeneratorSpec, Intrinsics
 
 SCHEMA = 1
-EVENTS, VIDEO = "events.jsonl", "video.mkv"
+EVENTS, VIDEO, LATENCY = "events.jsonl", "video.mkv", "latency.json"
 
 Json = dict[str, Any]
 

@@ -14,6 +14,7 @@ from PIL import Image
 from pygame.event import Event
 
 from engine.controls import REWIND
+from engine.events import LATENCY
 from engine.hud import Hud, HudState, LatencyLine, TimelineBar
 from engine.input import PlayerInput
 from engine.latency import LatencyLog, write_report
@@ -399,8 +400,9 @@ class Game:
             except OSError as error:
                 self._say(f"cannot record: {error.strerror or error}")
         else:
-            self._say(f"recorded {self.recorder.folder}")
+            folder = self.recorder.folder
             self._stop_recording()
+            self._say(f"recorded {folder}")
 
     def _start_recording(self, folder: Path) -> None:
         self.recorder = Recorder(folder, self._states, self._model_folder)
@@ -408,15 +410,23 @@ class Game:
 
     def _stop_recording(self) -> None:
         self.loop.record(None)
-        if self.recorder is not None:
-            self.recorder.close()
-            self.recorder = None
+        if self.recorder is None:
+            return
+        recorder, self.recorder = self.recorder, None
+        recorder.close()
+        if recorder.error:
+            return
+        try:
+            self.write_report(recorder.folder / LATENCY)
+        except OSError as error:
+            self._say(f"{recorder.folder}: {error.strerror or error}")
 
     def _watch_recording(self) -> None:
         """A recording that has failed ends; the game goes on."""
         if self.recorder is not None and self.recorder.error:
-            self._say(f"recording stopped: {self.recorder.error}")
+            error = self.recorder.error
             self._stop_recording()
+            self._say(f"recording stopped: {error}")
 
     def _write_save(self) -> None:
         """On this thread: the world goes on meanwhile."""

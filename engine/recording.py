@@ -3,6 +3,7 @@
     events.jsonl             one line per event, in order; a crash loses at most the line being written
     video.mkv                the frames as shown, playable up to the moment of a crash
     start-N.png              the picture world number N began with
+    latency.json             how long the ways from the hand to the screen were, at the end
     state-N.safetensors      the state it went on from, where it began from one
 
 The first line is the header. `begin`, `step`, `branch` and `past` follow: a world begins; makes frames

@@ -340,5 +340,6 @@ def test_f8_records_until_it_is_pressed_again_and_what_it_wrote_replays(session:
     (folder,) = session.recordings.iterdir()
     recording = read_recording(folder)
     assert recording.complete and recording.steps > 5
+    assert json.loads((folder / "latency.json").read_text())["stages"]["step"]["count"] > 5
     assert compare(replay(recording, FakeWorld(), session.game._states)).first is None
     assert str(folder) in session.game._toast
