@@ -115,6 +115,7 @@ def run_window(request: Request, load_world: LoadWorld) -> None:
         request.config,
         STATES,
         options.record,
+        title=request.title,
     )
     game.run()
     if options.report is not None:

@@ -69,6 +69,13 @@ class Request:
     save: Path | None  # the slot to go on from, instead of `scene`
     poses: Poses | None
 
+    @property
+    def title(self) -> bool:
+        """Does play begin with the choice of worlds? Not if the command line has chosen."""
+        options = self.options
+        chosen = options.start, options.load, options.image
+        return self.config.window.title and chosen == (None, None, None) and not options.prompt
+
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:

@@ -23,10 +23,11 @@ from engine.output import free_name
 from engine.pacing import RateMeter, frame_due
 from engine.painting import short_name
 from engine.recording import Recorder
-from engine.saves import SavedGame, StateFormat, find_saves, read_save, write_save
-from engine.scene import Scene
+from engine.saves import SavedGame, StateFormat, describe, find_saves, read_save, write_save
+from engine.scene import Scene, read_image
 from engine.settings import PlayConfig
 from engine.timewarp import NO_WARP, frame_from_view
+from engine.title import MOST_SAVES, Card, TitleScreen, label_of
 from engine.viewer import SpriteLayer, Viewer
 from engine.window import Window
 
@@ -40,6 +41,24 @@ LOADING_SWEEP_S = 1.4
 DIMMED = 0.45
 LOADING_DIMMED = 0.35
 LOADING = "waking up the world"
+DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+KEY_MEANS = {
+    pygame.K_LEFT: "left",
+    pygame.K_RIGHT: "right",
+    pygame.K_UP: "up",
+    pygame.K_DOWN: "down",
+    pygame.K_RETURN: "choose",
+    pygame.K_SPACE: "choose",
+    pygame.K_ESCAPE: "leave",
+}
+BUTTON_MEANS = {
+    pygame.CONTROLLER_BUTTON_DPAD_LEFT: "left",
+    pygame.CONTROLLER_BUTTON_DPAD_RIGHT: "right",
+    pygame.CONTROLLER_BUTTON_DPAD_UP: "up",
+    pygame.CONTROLLER_BUTTON_DPAD_DOWN: "down",
+    pygame.CONTROLLER_BUTTON_A: "choose",
+    pygame.CONTROLLER_BUTTON_B: "leave",
+}
 REDRAW_EVENTS = (
     pygame.WINDOWSIZECHANGED,
     pygame.WINDOWEXPOSED,
@@ -59,10 +78,12 @@ class Game:
         config: PlayConfig,
         states: StateFormat,
         record: Path | None = None,
+        title: bool = False,
     ) -> None:
         """Play begins with `begin`; the digit keys lead to `scenes`, and `states` writes saves.
 
         `model` is the model's folder; `record`: record into that folder from the first frame on.
+        `title`: first let the player choose.
         """
         self.window = Window(config.window, f"{model.name} · world model")
         self.input = PlayerInput(config.keys, config.controls)
@@ -84,6 +105,8 @@ class Game:
             history=config.history,
             on_change=self._wake_up,
         )
+        self.title: TitleScreen | None = None
+        self._awaited: Scene | None = None  # chosen, and no frame of it was seen yet
         self.recorder: Recorder | None = None
         if record is not None:
             self._start_recording(record)
@@ -106,10 +129,12 @@ class Game:
         self._toast, self._toast_until_s = "", 0.0
         self._dirty = True
         self._next_draw_s = 0.0
+        if title:
+            self._open_title()
 
     def run(self) -> None:
         """Play until the player leaves; an error of the generation thread is raised here."""
-        if self.scene.image is not None:
+        if self.title is None and self.scene.image is not None:
             self.viewer.show(self.scene.image)  # something to look at while the model loads
         self.loop.start()
         try:
@@ -138,22 +163,39 @@ class Game:
         self.loop.set_rewinding(REWIND in self.input.held())
         self._write_save()
         self._watch_recording()
-        newest = self.loop.newest()
+        newest = self._newest_awaited()
         if newest is not None:
             if self.loop.timeline().at is not None:
                 self.scene = newest.scene  # it may lie before the newest reset
             self._take_frame(newest, now_s)
             self._look_around(newest)
-        state = self._hud_state(newest, now_s)
-        self._dirty |= self._hud.update(state, self.window.size)
+        if self.title is not None:
+            toast = self._toast if now_s < self._toast_until_s else ""
+            self._dirty |= self.title.update(self._model, self.window.size, toast)
+        else:
+            state = self._hud_state(newest, now_s)
+            self._dirty |= self._hud.update(state, self.window.size)
         fresh = self._unshown is not None  # a finished frame waits for nothing but the display
         if self._dirty and (fresh or now_s >= self._next_draw_s):
             self._draw(newest, now_s)
 
+    def _newest_awaited(self) -> Generated | None:
+        """None while the title screen is open, and until the world chosen there has a frame."""
+        newest = self.loop.newest()
+        if self.title is not None:
+            return None
+        if newest is not None and self._awaited is not None:
+            if newest.scene is not self._awaited:
+                return None
+            self._awaited = None
+        return newest
+
     def _wait_s(self, now_s: float) -> float:
         if self._dirty:
             return max(0.0, self._next_draw_s - now_s)
-        if self.loop.spec is None:
+        if self.title is not None:
+            return PAUSED_WAIT_S
+        if self.loop.spec is None or self._awaited is not None:
             return LOADING_WAIT_S
         # New frames and input end the wait at once. A step of several frames needs the clock, and so
         # does a view that turns by itself while a key is held.
@@ -193,11 +235,13 @@ class Game:
     def _draw(self, newest: Generated | None, now_s: float) -> None:
         if newest is None:
             brightness = LOADING_DIMMED
+            self._warp = NO_WARP
         else:
             brightness = DIMMED if self.help or (self.paused and not self.photo) else 1.0
         size = self.window.size
         self.viewer.draw(self.window.target, size, brightness, self._warp)
-        self._sprites.draw(self.window.target, size, self._hud.places)
+        places = self._hud.places if self.title is None else self.title.places
+        self._sprites.draw(self.window.target, size, places)
         self.window.flip()
         self._dirty = False
         flipped_s = time.monotonic()
@@ -291,6 +335,8 @@ class Game:
         )
 
     def _handle(self, event: Event, arrived_s: float) -> None:
+        if self.title is not None and self._handle_title(event, self.title):
+            return
         action = self.input.handle(event, arrived_s)
         if event.type == pygame.MOUSEMOTION and self.input.mouse_looks and self.timewarp:
             self._look_since_s = self._look_since_s or arrived_s
@@ -316,6 +362,7 @@ class Game:
             "save": self.loop.save,
             "load": self._load,
             "record": self._toggle_recording,
+            "worlds": self._open_title,
             "full_screen": self._toggle_full_screen,
             "screenshot": self._screenshot,
             "help": self._toggle_help,
@@ -345,6 +392,79 @@ class Game:
     def _toggle_timewarp(self) -> None:
         self.timewarp = not self.timewarp
         self._say(f"timewarp {'on' if self.timewarp else 'off'}")
+
+    def _open_title(self) -> None:
+        """Choose a world or a save; the one that is played waits."""
+        worlds = [Card(label_of(scene.name), "", scene, scene.image) for scene in self._scenes]
+        saves = [
+            card
+            for folder in find_saves(Path(self._config.saves), self._model)[:MOST_SAVES]
+            if (card := _save_card(folder)) is not None
+        ]
+        if not worlds and not saves:
+            return
+        self._pause(True)
+        self.title = TitleScreen(self._hud.sprite, worlds, saves)
+        self._select(0)
+
+    def _handle_title(self, event: Event, title: TitleScreen) -> bool:
+        """True if the event is of no further interest."""
+        if event.type == pygame.MOUSEMOTION:
+            self._select(title.card_at(event.pos))
+        elif event.type == pygame.MOUSEBUTTONDOWN and event.button == pygame.BUTTON_LEFT:
+            if title.card_at(event.pos) is not None:
+                self._select(title.card_at(event.pos))
+                self._choose(title.card)
+        elif event.type == pygame.KEYDOWN:
+            self._title_key(KEY_MEANS.get(event.key, ""), title)
+        elif event.type == pygame.CONTROLLERBUTTONDOWN:
+            self._title_key(BUTTON_MEANS.get(event.button, ""), title)
+        else:
+            return False
+        return True
+
+    def _title_key(self, meaning: str, title: TitleScreen) -> None:
+        if meaning in DIRECTIONS:
+            title.move(*DIRECTIONS[meaning])
+            self._select(title.selected)
+        elif meaning == "choose":
+            self._choose(title.card)
+        elif meaning == "leave":
+            self._close_title()
+
+    def _select(self, index: int | None) -> None:
+        if self.title is None or index is None:
+            return
+        self.title.selected = index
+        if self.title.card.picture is not None:
+            self.viewer.show(self.title.card.picture)
+        self._dirty = True
+
+    def _choose(self, card: Card) -> None:
+        try:
+            if isinstance(card.choice, Scene):
+                begin: Scene | SavedGame = replace(card.choice, seed=self.scene.seed)
+            else:
+                begin = read_save(card.choice, self._states)
+            self.loop.reset(begin)
+        except ValueError as error:  # a save that is damaged, or another model's
+            self._say(str(error))
+            return
+        self.scene = self._awaited = begin.scene if isinstance(begin, SavedGame) else begin
+        self._leave_title()
+
+    def _close_title(self) -> None:
+        """Back to the world that is played; without one, leave."""
+        if self._shown is None:
+            self.leaving = True
+        else:
+            self._leave_title()
+
+    def _leave_title(self) -> None:
+        self.title = None
+        self._shown = None  # the picture behind the cards gives way to the newest frame
+        self.input.release_all()
+        self._pause(False)
 
     def _step_back(self) -> None:
         """Close the help, else free the mouse and pause, else leave."""
@@ -457,3 +577,13 @@ class Game:
 
     def _say(self, words: str) -> None:
         self._toast, self._toast_until_s = words, time.monotonic() + TOAST_S
+
+
+def _save_card(folder: Path) -> Card | None:
+    """None for a slot that cannot be read."""
+    try:
+        slot = describe(folder)
+        picture = read_image(folder / "picture.png")
+    except ValueError:
+        return None
+    return Card(label_of(slot.scene), f"{slot.saved:%d %b %H:%M}", folder, picture)

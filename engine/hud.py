@@ -76,36 +76,36 @@ class Hud:
             self._lay_out_loading(places, state, window, scale)
             return places
         if state.visible and not state.help and not state.photo:
-            self._sprite("status", (status_of(state), scale), lambda: status(state, scale))
+            self.sprite("status", (status_of(state), scale), lambda: status(state, scale))
             places["status"] = (margin, margin)
             if state.latency:
                 below = self._painted["status"][1][1]
                 cause = (state.latency, scale)
-                self._sprite("latency", cause, lambda: latency_table(state.latency, scale))
+                self.sprite("latency", cause, lambda: latency_table(state.latency, scale))
                 places["latency"] = (margin, margin + below + margin // 2)
-            size = self._sprite(
+            size = self.sprite(
                 "keys", (state.held, scale), lambda: held_keys(state.held, self._keys, scale)
             )
             places["keys"] = (margin, window[1] - margin - size[1])
-            size = self._sprite("hint", scale, lambda: hint(self._keys, scale))
+            size = self.sprite("hint", scale, lambda: hint(self._keys, scale))
             places["hint"] = (window[0] - margin - size[0], window[1] - margin - size[1])
         if state.help:
-            size = self._sprite("help", scale, lambda: help_sheet(self._keys, scale))
+            size = self.sprite("help", scale, lambda: help_sheet(self._keys, scale))
             places["help"] = _centred(size, window)
         elif state.photo:
-            size = self._sprite("photo", scale, lambda: photo_line(self._keys, scale))
+            size = self.sprite("photo", scale, lambda: photo_line(self._keys, scale))
             places["photo"] = ((window[0] - size[0]) // 2, window[1] - margin - size[1])
         elif state.paused:
-            size = self._sprite("paused", scale, lambda: pause_banner(self._keys, scale))
+            size = self.sprite("paused", scale, lambda: pause_banner(self._keys, scale))
             places["paused"] = _centred(size, window)
         if state.recorded_s is not None:
             seconds = state.recorded_s
-            size = self._sprite("record", (seconds, scale), lambda: recording(seconds, scale))
+            size = self.sprite("record", (seconds, scale), lambda: recording(seconds, scale))
             places["record"] = (window[0] - margin - size[0], margin)
         if state.timeline is not None and not state.help:
             self._lay_out_timeline(places, state.timeline, state.paused, window, scale)
         if state.toast and not state.help:
-            size = self._sprite("toast", (state.toast, scale), lambda: toast(state.toast, scale))
+            size = self.sprite("toast", (state.toast, scale), lambda: toast(state.toast, scale))
             # Above the lines at the lower edge.
             places["toast"] = ((window[0] - size[0]) // 2, window[1] - 5 * margin - size[1])
         return places
@@ -121,7 +121,7 @@ class Hud:
         """In the upper middle, where it hides neither the status nor the lines below."""
         width = round(TIMELINE_SHARE * window[0])
         cause = (bar, paused, width, scale)
-        size = self._sprite(
+        size = self.sprite(
             "timeline", cause, lambda: timeline(bar, paused, self._keys, width, scale)
         )
         places["timeline"] = ((window[0] - size[0]) // 2, round(0.8 * window[1]) - size[1])
@@ -134,22 +134,20 @@ class Hud:
         scale: float,
     ) -> None:
         cause = (state.model, state.loading, scale)
-        size = self._sprite(
-            "title", cause, lambda: loading_title(state.model, state.loading, scale)
-        )
+        size = self.sprite("title", cause, lambda: loading_title(state.model, state.loading, scale))
         left, top = _centred(size, window)
         places["title"] = (left, top)
         width, height = (round(side * scale) for side in LOADING_BAR)
         light = round(LOADING_LIGHT * scale)
-        self._sprite("bar", scale, lambda: paint.rounded((width, height), height // 2, paint.TRACK))
-        self._sprite(
+        self.sprite("bar", scale, lambda: paint.rounded((width, height), height // 2, paint.TRACK))
+        self.sprite(
             "light", scale, lambda: paint.rounded((light, height), height // 2, paint.ACCENT)
         )
         left, top = (window[0] - width) // 2, top + size[1] + round(22 * scale)
         places["bar"] = (left, top)
         places["light"] = (left + round((width - light) * state.loading_phase), top)
 
-    def _sprite(self, name: str, cause: object, painter: Callable[[], Surface]) -> tuple[int, int]:
+    def sprite(self, name: str, cause: object, painter: Callable[[], Surface]) -> tuple[int, int]:
         known = self._painted.get(name)
         if known is not None and known[0] == cause:
             return known[1]
@@ -321,6 +319,7 @@ def help_sheet(keys: KeyBindings, scale: float) -> Surface:
         ("start again", ("reset",)),
         ("new seed", ("new_seed",)),
         ("record, stop", ("record",)),
+        ("other worlds, saves", ("worlds",)),
         ("full screen", ("full_screen",)),
         ("screenshot", ("screenshot",)),
         ("status, latencies, nothing", ("hud",)),

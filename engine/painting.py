@@ -19,6 +19,7 @@ CAP_RIM: Colour = (236, 240, 245, 80)
 TRACK: Colour = (236, 240, 245, 90)
 RECORD: Colour = (232, 76, 61, 255)
 DARK_INK: Colour = (24, 20, 12, 255)
+OPAQUE: Colour = (255, 255, 255, 255)  # as a mask
 SMOOTH = 4  # shapes are drawn this much larger and scaled down, because pygame draws hard edges
 
 SHORT_NAMES = {

@@ -171,9 +171,25 @@ def find_save(name: str, folder: Path) -> Path:
     raise ValueError(f"unknown save {name!r}; saves in {folder}: {known}")
 
 
-def model_of(folder: Path) -> str:
-    """The name of the model that made a slot."""
-    return _read_entry(folder).model
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What a slot is called by, without opening its state."""
+
+    folder: Path
+    scene: str
+    saved: datetime
+
+
+def describe(folder: Path) -> Slot:
+    """Raises:
+    ValueError: naming the slot, if it cannot be read.
+    """
+    entry = _read_entry(folder)
+    try:
+        saved = datetime.fromisoformat(entry.saved)
+    except ValueError:
+        raise ValueError(f"save {folder}: game.json: saved: no time") from None
+    return Slot(folder, entry.scene.name, saved)
 
 
 def _entry(game: SavedGame, digest: str) -> _GameFile:

@@ -17,6 +17,7 @@ class WindowSettings:
     sharpness: float = 0.3  # of the source image before the upscale, 0 to 1
     hud: bool = True
     capture_mouse: bool = True  # from the first frame on; otherwise from the first click on
+    title: bool = True  # begin with the choice of worlds and saves
     timewarp: bool = True  # show the newest frame as seen from the camera of this instant
 
     def __post_init__(self) -> None:

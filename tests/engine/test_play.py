@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import play
+from engine import cli
 from engine.settings import PlayConfig
 from worldmodel import config
 
@@ -117,6 +118,21 @@ def test_a_start_is_chosen_by_name(run: Run, tmp_path: Path) -> None:
 
 def test_the_shipped_config_states_the_defaults() -> None:
     assert config.load(play.CONFIG, PlayConfig) == PlayConfig()
+
+
+def test_the_choice_of_worlds_opens_unless_the_command_line_has_chosen(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "offscreen")  # counts as a display
+
+    def title(*argv: str) -> bool:
+        options = cli.parse(["--model", str(model), *argv], play.CONFIG)
+        return cli.check(options, play.ASSETS).title
+
+    assert title() and title("--seed", "3")
+    assert not title("--start", "beach")
+    assert not title("--prompt", "snowfield")
+    assert not title("window.title=false")
 
 
 def bad_poses(folder: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -343,3 +344,62 @@ def test_f8_records_until_it_is_pressed_again_and_what_it_wrote_replays(session:
     assert json.loads((folder / "latency.json").read_text())["stages"]["step"]["count"] > 5
     assert compare(replay(recording, FakeWorld(), session.game._states)).first is None
     assert str(folder) in session.game._toast
+
+
+def test_tab_offers_all_worlds_and_enter_begins_the_chosen_one(session: Session) -> None:
+    count = len(session.world.starts)
+    session.tap(pygame.K_TAB)
+    session.until(lambda: session.game.title is not None)
+    session.run(0.1)
+    steps = session.steps()
+    assert session.game.paused
+    session.tap(pygame.K_RIGHT, pygame.K_RETURN)
+    session.until(lambda: len(session.world.starts) == count + 1)
+    assert session.game.title is None and not session.game.paused
+    chosen = session.world.starts[-1].image
+    assert chosen is not None and chosen.max() == 0  # the black picture of the second world
+    session.until(lambda: session.steps() > 2)
+    assert steps >= 0 and session.game.scene.name == "second"
+
+
+def test_escape_on_the_title_screen_goes_back_to_the_walk(session: Session) -> None:
+    session.press(pygame.K_w)
+    session.until(lambda: session.pose()[2, 3] > 0.3)
+    pygame.event.post(pygame.event.Event(pygame.KEYUP, key=pygame.K_w))
+    session.run(0.1)
+    here, worlds = session.pose()[2, 3], len(session.world.starts)
+    session.tap(pygame.K_TAB)
+    session.until(lambda: session.game.title is not None)
+    session.run(0.1)
+    session.tap(pygame.K_ESCAPE)
+    session.until(lambda: session.game.title is None and not session.game.paused)
+    session.run(0.1)
+    assert session.pose()[2, 3] == here and len(session.world.starts) == worlds
+
+
+def test_a_click_on_a_saved_game_goes_on_from_it(session: Session) -> None:
+    for folder in session.saves.glob("fake*"):
+        shutil.rmtree(folder)
+    session.press(pygame.K_w)
+    session.until(lambda: session.pose()[2, 3] > 0.5)
+    pygame.event.post(pygame.event.Event(pygame.KEYUP, key=pygame.K_w))
+    session.run(0.1)
+    saved = session.pose()[2, 3]
+    session.tap(pygame.K_F5)
+    session.until(lambda: session.saves.exists() and any(session.saves.glob("fake*")))
+    session.tap(pygame.K_r, pygame.K_TAB)
+    session.until(lambda: session.game.title is not None)
+    session.run(0.1)
+    title = session.game.title
+    assert title is not None and len(title.cards) == 3
+    place = title._layout.cards[2]
+    at = (place.left + 9, place.top + 9)
+    pygame.event.post(pygame.event.Event(pygame.MOUSEBUTTONDOWN, button=1, pos=at))
+
+    def there() -> bool:
+        newest = session.game.loop.newest()
+        assert newest is not None
+        return bool(np.linalg.inv(newest.cameras[-1].camera_from_world)[2, 3] == saved)
+
+    session.until(there)
+    assert session.game.title is None
