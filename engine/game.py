@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -586,4 +587,6 @@ def _save_card(folder: Path) -> Card | None:
         picture = read_image(folder / "picture.png")
     except ValueError:
         return None
-    return Card(label_of(slot.scene), f"{slot.saved:%d %b %H:%M}", folder, picture)
+    today = slot.saved.date() == datetime.now().date()
+    when = f"{slot.saved:%H:%M}" if today else f"{slot.saved:%d %b}"
+    return Card(label_of(slot.scene), when, folder, picture)
