@@ -6,10 +6,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from engine import cli, library, output, paths
+from engine import cli, library, output, paths, saves
 from engine.cli import Request
+from engine.events import VIDEO
+from engine.replay import Recording
 from worldmodel.types import GeneratorSpec, WorldGenerator
 
 ROOT = Path(__file__).resolve().parent
@@ -32,7 +34,10 @@ class LoadWorld(Protocol):
 
 
 def main(argv: Sequence[str] | None = None, load_world: LoadWorld | None = None) -> int:
-    """Play, and return the exit code: 0, 2 for bad input, 130 when interrupted."""
+    """Play, and return the exit code: 0, 2 for bad input, 130 when interrupted.
+
+    1 if a replay is not what was recorded.
+    """
     try:
         options = cli.parse(argv, CONFIG)
     except SystemExit as leaving:  # argparse's end, of --help as of an error
@@ -42,8 +47,11 @@ def main(argv: Sequence[str] | None = None, load_world: LoadWorld | None = None)
             print(library.describe(ASSETS))
             return 0
         request = cli.check(options, ASSETS)
+        load = load_world or load_session
+        if request.recording is not None:
+            return run_replay(request, request.recording, load)
         run = run_headless if options.headless else run_window
-        run(request, load_world or load_session)
+        run(request, load)
     except (ValueError, OSError) as error:
         print(f"play.py: error: {' '.join(str(error).split())}", file=sys.stderr)
         return cli.BAD_INPUT
@@ -66,6 +74,21 @@ def load_session(
     )
 
 
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    from worldmodel import saves as states
+
+    states.write_state(path, state)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    from worldmodel import saves as states
+
+    return states.read_state(path)
+
+
+STATES = saves.StateFormat(write_state, read_state)
+
+
 def run_window(request: Request, load_world: LoadWorld) -> None:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     from engine.game import Game  # brings pygame and OpenGL
@@ -83,18 +106,24 @@ def run_window(request: Request, load_world: LoadWorld) -> None:
         warm_at_held_rate(world, request.scene.start, options.fps)
         return world
 
+    begin = request.scene if request.save is None else saves.read_save(request.save, STATES)
     game = Game(
         prepare,
-        request.scene,
+        begin,
         request.scenes,
-        request.model.name,
+        request.model,
         request.config,
+        STATES,
+        options.record,
+        title=request.title,
     )
     game.run()
+    if options.report is not None:
+        game.write_report(options.report)
 
 
 def run_headless(request: Request, load_world: LoadWorld) -> None:
-    from engine import headless, video  # bring the video library
+    from engine import headless, latency, recording, video  # bring the video library
 
     options = request.options
     rate = options.fps or request.config.headless_frames_per_second
@@ -105,19 +134,64 @@ def run_headless(request: Request, load_world: LoadWorld) -> None:
     )
     spec = world.spec
     poses = choose_path(request, spec)
-    report = headless.run_headless(
-        world,
-        request.scene.start(spec),
-        paths.cameras(poses, spec),
-        video.open_sink(out, rate, options.scale),
-        frames=options.frames,
-    )
+    recorder = None
+    if options.record is not None:
+        recorder = recording.Recorder(options.record, STATES, request.model)
+    try:
+        report = headless.run_headless(
+            world,
+            request.scene.start(spec),
+            paths.cameras(poses, spec),
+            video.open_sink(out, rate, options.scale),
+            frames=options.frames,
+            recorder=recorder,
+        )
+    finally:
+        if recorder is not None:
+            recorder.close()
+    if recorder is not None and recorder.error:
+        raise ValueError(f"recording stopped: {recorder.error}")
     if options.save_poses is not None:
         video.save_poses(options.save_poses, poses)
+    if options.report is not None:
+        latency.write_report(
+            options.report,
+            report.latency,
+            model=spec.name,
+            frames=report.frames,
+            frames_per_second=round(report.frames_per_second, 2),
+        )
     print(
         f"{out}: {report.frames} frames at {rate:g}/s, seed {request.scene.seed};"
         f" first frame {report.first_frame_s:.2f} s, then {report.frames_per_second:.1f} frames/s"
     )
+
+
+def run_replay(request: Request, recorded: Recording, load_world: LoadWorld) -> int:
+    from engine import export, replay, video  # bring the video library
+
+    options, header = request.options, recorded.header
+    if not recorded.complete:
+        print(f"{recorded.folder}: cut short by a crash; {recorded.steps} steps are there")
+    if options.export is not None:
+        frames = export.export(recorded, options.export)
+        print(f"{options.export}: {frames} frames")
+        return 0
+    world = load_world(
+        request.model,
+        device=options.device,
+        steps=options.steps or header["steps"] or None,
+        frames_per_second=header["frames_per_second"],
+    )
+    shown = replay.replay(recorded, world, STATES)
+    other = world.spec.weights != header["weights"]
+    sink = None
+    if options.out is not None:
+        sink = video.open_sink(options.out, header["frames_per_second"], options.scale)
+    beside = recorded.folder / VIDEO if other else None
+    result = replay.compare(video.write_replay(shown, sink, beside))
+    print(f"{recorded.folder}: {result.describe(other=other)}")
+    return 0 if other or result.first is None else 1
 
 
 def choose_path(request: Request, spec: GeneratorSpec) -> paths.Poses:

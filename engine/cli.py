@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import NoReturn
 
 from engine.display import check_display
-from engine.library import find_model, start_files
+from engine.library import find_model, shipped_models, start_files
 from engine.output import MOST_SCALE, check_output, check_parent
 from engine.paths import Poses, read_poses
+from engine.replay import Recording, read_recording
+from engine.saves import find_save
 from engine.scene import Scene, read_image
 from engine.settings import PlayConfig
 from worldmodel import config, trajectory
 
 BAD_INPUT = 2
+DEFAULT_MODEL = "pocket"
 FASTEST_FPS = 240.0
 
 
@@ -26,9 +29,10 @@ FASTEST_FPS = 240.0
 class Options:
     """The command line as typed."""
 
-    model: str
+    model: str | None  # None: the shipped one, or that of a recording
     list_models: bool
     start: str | None
+    load: str | None
     image: Path | None
     prompt: str
     seed: int | None
@@ -43,6 +47,10 @@ class Options:
     out: Path | None
     save_poses: Path | None
     scale: float
+    report: Path | None
+    record: Path | None
+    replay: Path | None
+    export: Path | None
     overwrite: bool
     config: Path
     overrides: list[str]
@@ -56,8 +64,17 @@ class Request:
     config: PlayConfig
     model: Path
     scene: Scene  # where play begins
+    recording: Recording | None  # to be made again, instead of play
     scenes: list[Scene]  # the model's own starts, in the order of the digit keys
+    save: Path | None  # the slot to go on from, instead of `scene`
     poses: Poses | None
+
+    @property
+    def title(self) -> bool:
+        """Does play begin with the choice of worlds? Not if the command line has chosen."""
+        options = self.options
+        chosen = options.start, options.load, options.image
+        return self.config.window.title and chosen == (None, None, None) and not options.prompt
 
 
 class Parser(argparse.ArgumentParser):
@@ -73,7 +90,7 @@ def parse(argv: Sequence[str] | None, default_config: Path) -> Options:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--model", default="pocket", help="a name in assets/ or a folder (default: %(default)s)")
+    add("--model", help=f"a name in assets/ or a folder (default: {DEFAULT_MODEL})")
     add(
         "--list",
         action="store_true",
@@ -82,14 +99,19 @@ def parse(argv: Sequence[str] | None, default_config: Path) -> Options:
     )
     add("--config", type=Path, default=default_config, help="default: configs/play/default.yaml")
     add("overrides", nargs="*", metavar="key.path=value", help="single values of the config")
+    add("--record", type=Path, metavar="DIR", help="record the session into a new folder")
+    add("--report", type=Path, metavar="FILE.json", help="write the latencies that were measured")
+    add("--overwrite", action="store_true", help="replace output that exists")
     _add_world(parser)
     _add_headless(parser)
+    _add_replay(parser)
     return Options(**vars(parser.parse_args(argv)))
 
 
 def _add_world(parser: Parser) -> None:
     add = parser.add_argument_group("world").add_argument
     add("--start", metavar="NAME", help="one of the model's start frames (default: the first)")
+    add("--load", metavar="SAVE", help="go on from a save: its name in saves/ or its folder")
     add("--image", type=Path, help="start from your own picture")
     add("--prompt", default="", help="what the world is like, for models that read it")
     add("--seed", type=int, help="default: random in the window, 0 headless")
@@ -108,7 +130,17 @@ def _add_headless(parser: Parser) -> None:
     add("--out", type=Path, help="a video (.mp4, .mkv, .mov) or a folder for PNG frames")
     add("--save-poses", type=Path, metavar="FILE.npy", help="write the path that was walked")
     add("--scale", type=float, default=1.0, help="enlarge the written frames")
-    add("--overwrite", action="store_true", help="replace output that exists")
+
+
+def _add_replay(parser: Parser) -> None:
+    add = parser.add_argument_group("recordings").add_argument
+    add("--replay", type=Path, metavar="DIR", help="make a recording again and compare it")
+    add(
+        "--export",
+        type=Path,
+        metavar="DIR",
+        help="with --replay: write its path and images instead",
+    )
 
 
 def check(options: Options, assets: Path) -> Request:
@@ -117,11 +149,19 @@ def check(options: Options, assets: Path) -> Request:
     """
     play_config = config.load(options.config, PlayConfig, options.overrides)
     _check_numbers(options)
-    model = find_model(options.model, assets)
-    if options.headless:
+    recording = _check_replay(options)
+    model = _find_model(options, recording, assets)
+    if options.record is not None:
+        _check_record(options.record)
+    if recording is not None:
+        if options.out is not None:
+            check_output(options.out, overwrite=options.overwrite)
+    elif options.headless:
         _check_headless(options)
     else:
         _check_windowed(options)
+    if options.report is not None:
+        _check_file(options.report, ".json", "a report", overwrite=options.overwrite)
     poses = None
     if options.poses is not None:
         inverse = options.poses_are_world_from_camera
@@ -129,12 +169,70 @@ def check(options: Options, assets: Path) -> Request:
     seed = options.seed
     if seed is None:
         seed = 0 if options.headless else random.randrange(2**31)
+    save = None if options.load is None else _check_load(options, play_config)
     files = start_files(model)
     scenes = [Scene(name, seed, read_image(file), options.prompt) for name, file in files.items()]
     scene = _first_scene(options, seed, scenes, model)
     return Request(
-        options=options, config=play_config, model=model, scene=scene, scenes=scenes, poses=poses
+        options=options,
+        config=play_config,
+        model=model,
+        recording=recording,
+        scene=scene,
+        scenes=scenes,
+        save=save,
+        poses=poses,
     )
+
+
+def _find_model(options: Options, recording: Recording | None, assets: Path) -> Path:
+    if options.model is not None or recording is None:
+        return find_model(options.model or DEFAULT_MODEL, assets)
+    name, folder = str(recording.header["model"]), recording.header["folder"]
+    for known in (folder, name):
+        if known is not None and (Path(known).is_dir() or known in shipped_models(assets)):
+            return find_model(str(known), assets)
+    raise ValueError(f"recording {recording.folder}: its model {name!r} is not here; name --model")
+
+
+def _check_replay(options: Options) -> Recording | None:
+    if options.replay is None:
+        if options.export is not None:
+            raise ValueError("--export needs --replay")
+        return None
+    forbidden = {
+        "--headless": options.headless,
+        "--record": options.record,
+        "--report": options.report,
+        "--start": options.start,
+        "--image": options.image,
+        "--load": options.load,
+        "--seed": options.seed,
+        "--trajectory": options.trajectory,
+        "--poses": options.poses,
+    }
+    for flag, value in forbidden.items():
+        if value not in (None, False):
+            raise ValueError(f"--replay and {flag} exclude each other")
+    if options.export is not None and options.export.exists():
+        raise ValueError(f"output {options.export} exists; name a new folder")
+    return read_recording(options.replay)
+
+
+def _check_record(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"output {folder} exists; record into a new folder")
+    check_parent(folder)
+
+
+def _check_load(options: Options, play_config: PlayConfig) -> Path:
+    assert options.load is not None
+    slot = find_save(options.load, Path(play_config.saves))
+    if options.headless:
+        raise ValueError("--load needs a window")
+    if options.start is not None or options.image is not None:
+        raise ValueError("--load excludes --start and --image")
+    return slot
 
 
 def _check_numbers(options: Options) -> None:
@@ -177,12 +275,12 @@ def _check_headless(options: Options) -> None:
     if options.out is not None:
         check_output(options.out, overwrite=options.overwrite)
     if options.save_poses is not None:
-        _check_poses_output(options.save_poses, overwrite=options.overwrite)
+        _check_file(options.save_poses, ".npy", "a path", overwrite=options.overwrite)
 
 
-def _check_poses_output(path: Path, *, overwrite: bool) -> None:
-    if path.suffix != ".npy":
-        raise ValueError(f"output {path}: poses are written to a .npy file")
+def _check_file(path: Path, suffix: str, what: str, *, overwrite: bool) -> None:
+    if path.suffix != suffix:
+        raise ValueError(f"output {path}: {what} is written to a {suffix} file")
     if path.is_dir() or (path.exists() and not overwrite):
         raise ValueError(f"output {path} exists; add --overwrite to replace it")
     check_parent(path)

@@ -4,33 +4,62 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pygame
 from PIL import Image
 from pygame.event import Event
 
-from engine.hud import Hud, HudState
+from engine.controls import REWIND
+from engine.events import LATENCY
+from engine.hud import Hud, HudState, LatencyLine, TimelineBar
 from engine.input import PlayerInput
+from engine.latency import LatencyLog, write_report
 from engine.loop import Generated, GenerationLoop, Prepare
 from engine.output import free_name
 from engine.pacing import RateMeter, frame_due
-from engine.scene import Scene
+from engine.painting import short_name
+from engine.recording import Recorder
+from engine.saves import SavedGame, StateFormat, describe, find_saves, read_save, write_save
+from engine.scene import Scene, read_image
 from engine.settings import PlayConfig
+from engine.timewarp import NO_WARP, frame_from_view
+from engine.title import MOST_SAVES, Card, TitleScreen, label_of
 from engine.viewer import SpriteLayer, Viewer
 from engine.window import Window
 
-MOST_DISPLAY_HZ = 60.0
+DRAWING_SHARE = 0.5  # of the time at most, where drawing takes the processor from the model
 PAUSED_WAIT_S = 0.25
 LOADING_WAIT_S = 1 / 15  # as often as frames will come: drawing may slow the model measured now
 STATUS_PERIOD_S = 0.25
 TOAST_S = 2.5
+EVENT_WAS_THERE_S = 0.0005
 LOADING_SWEEP_S = 1.4
 DIMMED = 0.45
 LOADING_DIMMED = 0.35
 LOADING = "waking up the world"
+DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+KEY_MEANS = {
+    pygame.K_LEFT: "left",
+    pygame.K_RIGHT: "right",
+    pygame.K_UP: "up",
+    pygame.K_DOWN: "down",
+    pygame.K_RETURN: "choose",
+    pygame.K_SPACE: "choose",
+    pygame.K_ESCAPE: "leave",
+}
+BUTTON_MEANS = {
+    pygame.CONTROLLER_BUTTON_DPAD_LEFT: "left",
+    pygame.CONTROLLER_BUTTON_DPAD_RIGHT: "right",
+    pygame.CONTROLLER_BUTTON_DPAD_UP: "up",
+    pygame.CONTROLLER_BUTTON_DPAD_DOWN: "down",
+    pygame.CONTROLLER_BUTTON_A: "choose",
+    pygame.CONTROLLER_BUTTON_B: "leave",
+}
 REDRAW_EVENTS = (
     pygame.WINDOWSIZECHANGED,
     pygame.WINDOWEXPOSED,
@@ -44,40 +73,69 @@ class Game:
     def __init__(
         self,
         prepare: Prepare,
-        scene: Scene,
+        begin: Scene | SavedGame,
         scenes: Sequence[Scene],
-        model: str,
+        model: Path,
         config: PlayConfig,
+        states: StateFormat,
+        record: Path | None = None,
+        title: bool = False,
     ) -> None:
-        """`scene` is where play begins; the digit keys lead to `scenes`."""
-        self.window = Window(config.window, f"{model} · world model")
-        self.input = PlayerInput(config.keys)
+        """Play begins with `begin`; the digit keys lead to `scenes`, and `states` writes saves.
+
+        `model` is the model's folder; `record`: record into that folder from the first frame on.
+        `title`: first let the player choose.
+        """
+        self.window = Window(config.window, f"{model.name} · world model")
+        self.input = PlayerInput(config.keys, config.controls)
         self.viewer = Viewer(self.window.context, config.window.sharpness)
         self._sprites = SpriteLayer(self.window.context)
         self._hud = Hud(self._sprites, config.keys)
         self._config = config
-        self._model = model
-        self.scene = scene
+        self._model, self._model_folder = model.name, model
+        self.scene = begin.scene if isinstance(begin, SavedGame) else begin
         self._scenes = scenes
+        self._states = states
         self._wake = pygame.event.custom_type()
         self.loop = GenerationLoop(
-            prepare, scene, self.input.take, config.controls, on_change=self._wake_up
+            prepare,
+            begin,
+            self.input.take,
+            config.controls,
+            peek_input=self.input.peek,
+            history=config.history,
+            on_change=self._wake_up,
         )
+        self.title: TitleScreen | None = None
+        self._awaited: Scene | None = None  # chosen, and no frame of it was seen yet
+        self.recorder: Recorder | None = None
+        if record is not None:
+            self._start_recording(record)
         self.paused = False
+        self.photo = False  # paused, and still looking around
+        self.timewarp = config.window.timewarp
+        self._warp = NO_WARP
         self.help = False
         self.leaving = False
-        self._hud_visible = config.window.hud
+        self._hud_level = 1 if config.window.hud else 0  # 2: with latencies
         self._shown: tuple[int, int] | None = None  # step and frame on show
-        self._shown_meter = RateMeter()
-        self._status = HudState(model)
+        self._drawn_meter = RateMeter()
+        self.latency = LatencyLog()
+        self._unshown: Generated | None = None  # taken, and not on the screen yet
+        self._look_since_s: float | None = None  # an input has turned the view, undrawn so far
+        self._polled_s = time.monotonic()
+        self._frames_shown = 0
+        self._status = HudState(model.name)
         self._status_due_s = 0.0
         self._toast, self._toast_until_s = "", 0.0
         self._dirty = True
         self._next_draw_s = 0.0
+        if title:
+            self._open_title()
 
     def run(self) -> None:
         """Play until the player leaves; an error of the generation thread is raised here."""
-        if self.scene.image is not None:
+        if self.title is None and self.scene.image is not None:
             self.viewer.show(self.scene.image)  # something to look at while the model loads
         self.loop.start()
         try:
@@ -88,31 +146,63 @@ class Game:
 
     def close(self) -> None:
         self.loop.stop()
+        self._stop_recording()
         self.input.close()
         self.window.close()
 
     def tick(self) -> None:
         """Wait for something to happen, at most until the next moment that needs drawing."""
-        first = pygame.event.wait(max(1, round(1000 * self._wait_s(time.monotonic()))))
-        for event in (first, *pygame.event.get()):
-            self._handle(event)
+        began_s = time.monotonic()
+        first = pygame.event.wait(max(1, round(1000 * self._wait_s(began_s))))
         now_s = time.monotonic()
-        newest = self.loop.newest()
+        # pygame says not when an event arrived. One that was there already may have waited since the
+        # last look: latencies count the most it can have been.
+        arrived_s = self._polled_s if now_s - began_s < EVENT_WAS_THERE_S else now_s
+        for event in (first, *pygame.event.get()):
+            self._handle(event, arrived_s)
+        self._polled_s = now_s
+        self.loop.set_rewinding(REWIND in self.input.held())
+        self._write_save()
+        self._watch_recording()
+        newest = self._newest_awaited()
         if newest is not None:
+            if self.loop.timeline().at is not None:
+                self.scene = newest.scene  # it may lie before the newest reset
             self._take_frame(newest, now_s)
-        state = self._hud_state(newest, now_s)
-        self._dirty |= self._hud.update(state, self.window.size)
-        if self._dirty and now_s >= self._next_draw_s:
+            self._look_around(newest)
+        if self.title is not None:
+            toast = self._toast if now_s < self._toast_until_s else ""
+            self._dirty |= self.title.update(self._model, self.window.size, toast)
+        else:
+            state = self._hud_state(newest, now_s)
+            self._dirty |= self._hud.update(state, self.window.size)
+        fresh = self._unshown is not None  # a finished frame waits for nothing but the display
+        if self._dirty and (fresh or now_s >= self._next_draw_s):
             self._draw(newest, now_s)
+
+    def _newest_awaited(self) -> Generated | None:
+        """None while the title screen is open, and until the world chosen there has a frame."""
+        newest = self.loop.newest()
+        if self.title is not None:
+            return None
+        if newest is not None and self._awaited is not None:
+            if newest.scene is not self._awaited:
+                return None
+            self._awaited = None
+        return newest
 
     def _wait_s(self, now_s: float) -> float:
         if self._dirty:
             return max(0.0, self._next_draw_s - now_s)
-        if self.loop.spec is None:
+        if self.title is not None:
+            return PAUSED_WAIT_S
+        if self.loop.spec is None or self._awaited is not None:
             return LOADING_WAIT_S
-        # New frames and input end the wait at once; only a step of several frames needs the clock.
-        several = self.loop.spec.frames_per_step > 1
-        return 1 / MOST_DISPLAY_HZ if several and not self.paused else PAUSED_WAIT_S
+        # New frames and input end the wait at once. A step of several frames needs the clock, and so
+        # does a view that turns by itself while a key is held.
+        several = self.loop.spec.frames_per_step > 1 and not self.paused
+        turning = self.timewarp and self.input.looking()
+        return 1 / self.window.refresh_hz if several or turning else PAUSED_WAIT_S
 
     def _wake_up(self) -> None:
         if pygame.display.get_init():
@@ -126,22 +216,72 @@ class Game:
             return
         if self._shown is None and self._config.window.capture_mouse:
             self._capture_mouse(True)
+        if self._shown is None or newest.number != self._shown[0]:
+            self._unshown = newest
         self.viewer.show(newest.frames[due[1]])
         self._shown = due
-        self._shown_meter.add(now_s)
         self._dirty = True
+
+    def _look_around(self, newest: Generated) -> None:
+        """Find out how the frame on show looks from the camera of this instant."""
+        warp = NO_WARP
+        if self.timewarp:
+            assert self._shown is not None, "a frame was taken"
+            camera = newest.camera_of(self._shown[1])
+            warp = frame_from_view(camera, self.loop.view(newest))
+        if not np.array_equal(warp, self._warp):
+            self._dirty = True
+        self._warp = warp
 
     def _draw(self, newest: Generated | None, now_s: float) -> None:
         if newest is None:
             brightness = LOADING_DIMMED
+            self._warp = NO_WARP
         else:
-            brightness = DIMMED if self.paused or self.help else 1.0
+            brightness = DIMMED if self.help or (self.paused and not self.photo) else 1.0
         size = self.window.size
-        self.viewer.draw(self.window.target, size, brightness)
-        self._sprites.draw(self.window.target, size, self._hud.places)
+        self.viewer.draw(self.window.target, size, brightness, self._warp)
+        places = self._hud.places if self.title is None else self.title.places
+        self._sprites.draw(self.window.target, size, places)
         self.window.flip()
         self._dirty = False
-        self._next_draw_s = now_s + 1 / MOST_DISPLAY_HZ
+        flipped_s = time.monotonic()
+        self._drawn_meter.add(flipped_s)
+        self._measure(flipped_s)
+        self._next_draw_s = now_s + self._draw_period_s(flipped_s - now_s)
+
+    def _measure(self, flipped_s: float) -> None:
+        if self._unshown is not None:
+            new, self._unshown = self._unshown, None
+            self._frames_shown += len(new.frames)
+            self.latency.add_step(
+                new.times,
+                input_s=new.input_s,
+                began_s=new.began_s,
+                ready_s=new.ready_s,
+                shown_s=flipped_s,
+            )
+        if self._look_since_s is not None:
+            self.latency.add("look", flipped_s - self._look_since_s)
+            self._look_since_s = None
+
+    def write_report(self, path: Path) -> None:
+        """The latencies of this session, for `--report`."""
+        write_report(
+            path,
+            self.latency,
+            model=self._model,
+            frames=self._frames_shown,
+            display_hz=self.window.refresh_hz,
+            opengl=self.window.renderer,
+            timewarp=self.timewarp,
+        )
+
+    def _draw_period_s(self, took_s: float) -> float:
+        period_s = 1 / self.window.refresh_hz
+        if self.window.software:
+            return max(period_s, took_s / DRAWING_SHARE)
+        return 0.0 if self.window.vsync else period_s  # a flip that waits keeps the pace itself
 
     def _hud_state(self, newest: Generated | None, now_s: float) -> HudState:
         spec = self.loop.spec
@@ -155,8 +295,9 @@ class Game:
                 self._status,
                 world_fps=spec.frames_per_second,
                 generated_fps=round(stats.frames_per_second, 1),
-                shown_fps=round(self._shown_meter.rate(now_s), 1),
+                shown_fps=round(self._drawn_meter.rate(now_s), 1),
                 step_ms=round(1000 * stats.step_s),
+                latency=self._latency_lines(),
             )
         return replace(
             self._status,
@@ -164,13 +305,42 @@ class Game:
             seed=newest.scene.seed,
             held=self.input.held(),
             toast=self._toast if now_s < self._toast_until_s else "",
+            timeline=self._timeline_of_now(),
+            recorded_s=self._recorded_s(now_s),
             paused=self.paused,
+            photo=self.photo,
+            timewarp=self.timewarp,
             help=self.help,
-            visible=self._hud_visible,
+            visible=self._hud_level > 0,
         )
 
-    def _handle(self, event: Event) -> None:
-        action = self.input.handle(event)
+    def _timeline_of_now(self) -> TimelineBar | None:
+        """Seconds gone back, of how many; None while the world goes forward."""
+        timeline = self.loop.timeline()
+        if timeline.at is None:
+            return None
+        last = timeline.moments - 1
+        seconds = timeline.seconds_per_moment
+        return round((last - timeline.at) * seconds, 1), round(last * seconds, 1)
+
+    def _recorded_s(self, now_s: float) -> int | None:
+        return None if self.recorder is None else int(now_s - self.recorder.began_s)
+
+    def _latency_lines(self) -> tuple[LatencyLine, ...]:
+        if self._hud_level < 2:
+            return ()
+        measured = self.latency.percentiles()
+        return tuple(
+            (stage, round(values.p50_ms), round(values.p95_ms), round(values.p99_ms))
+            for stage, values in measured.items()
+        )
+
+    def _handle(self, event: Event, arrived_s: float) -> None:
+        if self.title is not None and self._handle_title(event, self.title):
+            return
+        action = self.input.handle(event, arrived_s)
+        if event.type == pygame.MOUSEMOTION and self.input.mouse_looks and self.timewarp:
+            self._look_since_s = self._look_since_s or arrived_s
         if action is not None:
             self._act(action)
         elif event.type == pygame.QUIT:
@@ -183,43 +353,144 @@ class Game:
         elif event.type in REDRAW_EVENTS:
             self._dirty = True
 
+    def _actions(self) -> dict[str, Callable[[], None]]:
+        return {
+            "pause": lambda: self._pause(not self.paused, photo=self.timewarp),
+            "reset": lambda: self._begin(self.scene),
+            "new_seed": lambda: self._begin(replace(self.scene, seed=random.randrange(2**31))),
+            "step_back": lambda: self._nudge(-1),
+            "step_forward": lambda: self._nudge(1),
+            "save": self.loop.save,
+            "load": self._load,
+            "record": self._toggle_recording,
+            "worlds": self._open_title,
+            "full_screen": self._toggle_full_screen,
+            "screenshot": self._screenshot,
+            "help": self._toggle_help,
+            "hud": self._next_hud,
+            "timewarp": self._toggle_timewarp,
+            "leave": self._step_back,
+        }
+
     def _act(self, action: str) -> None:
-        if action == "pause":
-            self._pause(not self.paused)
-        elif action == "reset":
-            self._begin(self.scene)
-        elif action == "new_seed":
-            self._begin(replace(self.scene, seed=random.randrange(2**31)))
-        elif action == "full_screen" and not self.window.toggle_full_screen():
-            self._say("full screen is not available on this display")
-        elif action == "screenshot":
-            self._screenshot()
-        elif action == "help":
-            self.help = not self.help
-        elif action == "hud":
-            self._hud_visible = not self._hud_visible
-        elif action == "leave":
-            self._step_back()
+        self._actions()[action]()
         self._dirty = True
+
+    def _nudge(self, moments: int) -> None:
+        self._pause(True, photo=self.timewarp)
+        self.loop.nudge(moments)
+
+    def _toggle_full_screen(self) -> None:
+        if not self.window.toggle_full_screen():
+            self._say("full screen is not available on this display")
+
+    def _toggle_help(self) -> None:
+        self.help = not self.help
+
+    def _next_hud(self) -> None:
+        self._hud_level = (self._hud_level + 1) % 3
+
+    def _toggle_timewarp(self) -> None:
+        self.timewarp = not self.timewarp
+        self._say(f"timewarp {'on' if self.timewarp else 'off'}")
+
+    def _open_title(self) -> None:
+        """Choose a world or a save; the one that is played waits."""
+        worlds = [Card(label_of(scene.name), "", scene, scene.image) for scene in self._scenes]
+        saves = [
+            card
+            for folder in find_saves(Path(self._config.saves), self._model)[:MOST_SAVES]
+            if (card := _save_card(folder)) is not None
+        ]
+        if not worlds and not saves:
+            return
+        self._pause(True)
+        self.title = TitleScreen(self._hud.sprite, worlds, saves)
+        self._select(0)
+
+    def _handle_title(self, event: Event, title: TitleScreen) -> bool:
+        """True if the event is of no further interest."""
+        if event.type == pygame.MOUSEMOTION:
+            self._select(title.card_at(event.pos))
+        elif event.type == pygame.MOUSEBUTTONDOWN and event.button == pygame.BUTTON_LEFT:
+            if title.card_at(event.pos) is not None:
+                self._select(title.card_at(event.pos))
+                self._choose(title.card)
+        elif event.type == pygame.KEYDOWN:
+            self._title_key(KEY_MEANS.get(event.key, ""), title)
+        elif event.type == pygame.CONTROLLERBUTTONDOWN:
+            self._title_key(BUTTON_MEANS.get(event.button, ""), title)
+        else:
+            return False
+        return True
+
+    def _title_key(self, meaning: str, title: TitleScreen) -> None:
+        if meaning in DIRECTIONS:
+            title.move(*DIRECTIONS[meaning])
+            self._select(title.selected)
+        elif meaning == "choose":
+            self._choose(title.card)
+        elif meaning == "leave":
+            self._close_title()
+
+    def _select(self, index: int | None) -> None:
+        if self.title is None or index is None:
+            return
+        self.title.selected = index
+        if self.title.card.picture is not None:
+            self.viewer.show(self.title.card.picture)
+        self._dirty = True
+
+    def _choose(self, card: Card) -> None:
+        try:
+            if isinstance(card.choice, Scene):
+                begin: Scene | SavedGame = replace(card.choice, seed=self.scene.seed)
+            else:
+                begin = read_save(card.choice, self._states)
+            self.loop.reset(begin)
+        except ValueError as error:  # a save that is damaged, or another model's
+            self._say(str(error))
+            return
+        self.scene = self._awaited = begin.scene if isinstance(begin, SavedGame) else begin
+        self._leave_title()
+
+    def _close_title(self) -> None:
+        """Back to the world that is played; without one, leave."""
+        if self._shown is None:
+            self.leaving = True
+        else:
+            self._leave_title()
+
+    def _leave_title(self) -> None:
+        self.title = None
+        self._shown = None  # the picture behind the cards gives way to the newest frame
+        self.input.release_all()
+        self._pause(False)
 
     def _step_back(self) -> None:
         """Close the help, else free the mouse and pause, else leave."""
         if self.help:
             self.help = False
-        elif self.loop.spec is None or self.paused:
+        elif self.loop.spec is None or (self.paused and not self.photo):
             self.leaving = True
         else:
             self._pause(True)
 
-    def _pause(self, paused: bool) -> None:
-        if paused:
+    def _pause(self, paused: bool, photo: bool = False) -> None:
+        """`photo`: the mouse goes on looking around."""
+        if paused and not photo:
             self._capture_mouse(False)
-        if paused != self.paused:
+        self.photo = paused and photo
+        self._dirty = True
+        if paused == self.paused:
+            return
+        if self.timewarp:  # what was looked at while nothing moved is on show: it stays
+            self.input.drop_taps()
+        else:
             self.input.take()  # what was done while nothing moved is not owed later
-            self.paused = paused
-            self.loop.set_paused(paused)
-            self._shown_meter.clear()
-            self._dirty = True
+        self.paused = paused
+        self.loop.set_paused(paused)
+        self._drawn_meter.clear()
 
     def _capture_mouse(self, captured: bool) -> None:
         self.window.capture_mouse(captured)
@@ -239,8 +510,83 @@ class Game:
             return
         path = free_name(Path(self._config.screenshots), self._model, ".png")
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(self.viewer.capture(self.window.size)).save(path)
+        Image.fromarray(self.viewer.capture(self.window.size, self._warp)).save(path)
         self._say(f"saved {path}")
+
+    def _toggle_recording(self) -> None:
+        if self.recorder is None:
+            folder = free_name(Path(self._config.recordings), self._model, "")
+            try:
+                self._start_recording(folder)
+            except OSError as error:
+                self._say(f"cannot record: {error.strerror or error}")
+        else:
+            folder = self.recorder.folder
+            self._stop_recording()
+            self._say(f"recorded {folder}")
+
+    def _start_recording(self, folder: Path) -> None:
+        self.recorder = Recorder(folder, self._states, self._model_folder)
+        self.loop.record(self.recorder)
+
+    def _stop_recording(self) -> None:
+        self.loop.record(None)
+        if self.recorder is None:
+            return
+        recorder, self.recorder = self.recorder, None
+        recorder.close()
+        if recorder.error:
+            return
+        try:
+            self.write_report(recorder.folder / LATENCY)
+        except OSError as error:
+            self._say(f"{recorder.folder}: {error.strerror or error}")
+
+    def _watch_recording(self) -> None:
+        """A recording that has failed ends; the game goes on."""
+        if self.recorder is not None and self.recorder.error:
+            error = self.recorder.error
+            self._stop_recording()
+            self._say(f"recording stopped: {error}")
+
+    def _write_save(self) -> None:
+        """On this thread: the world goes on meanwhile."""
+        saved = self.loop.take_saved()
+        if saved is None:
+            return
+        folder = free_name(Path(self._config.saves), self._model, "")
+        try:
+            write_save(folder, saved, self._states)
+        except OSError as error:
+            self._say(f"not saved: {error.strerror or error}")
+        else:
+            self._say(f"saved as {folder.name} · {short_name(self._config.keys.load[0])} goes back")
+
+    def _load(self) -> None:
+        slots = find_saves(Path(self._config.saves), self.loop.spec.name if self.loop.spec else "")
+        if not slots:
+            self._say(f"no save of {self._model} in {self._config.saves}/")
+            return
+        try:
+            saved = read_save(slots[0], self._states)
+            self.loop.reset(saved)
+        except ValueError as error:  # the walk goes on as if nothing had been asked
+            self._say(str(error))
+        else:
+            self.scene = saved.scene
+            self._say(f"back in {slots[0].name}")
 
     def _say(self, words: str) -> None:
         self._toast, self._toast_until_s = words, time.monotonic() + TOAST_S
+
+
+def _save_card(folder: Path) -> Card | None:
+    """None for a slot that cannot be read."""
+    try:
+        slot = describe(folder)
+        picture = read_image(folder / "picture.png")
+    except ValueError:
+        return None
+    today = slot.saved.date() == datetime.now().date()
+    when = f"{slot.saved:%H:%M}" if today else f"{slot.saved:%d %b}"
+    return Card(label_of(slot.scene), when, folder, picture)

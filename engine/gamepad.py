@@ -6,6 +6,8 @@ import pygame
 from pygame._sdl2 import controller
 from pygame.event import Event
 
+from engine.controls import REWIND
+
 BUTTON_ACTIONS = {
     pygame.CONTROLLER_BUTTON_START: "pause",
     pygame.CONTROLLER_BUTTON_BACK: "help",
@@ -17,6 +19,7 @@ RUN_BUTTONS = (
     pygame.CONTROLLER_BUTTON_LEFTSHOULDER,
     pygame.CONTROLLER_BUTTON_LEFTSTICK,
 )
+REWIND_BUTTON = pygame.CONTROLLER_BUTTON_B
 FULL_TRAVEL = 32767.0
 
 
@@ -28,6 +31,7 @@ class Gamepad:
         self._open: dict[int, controller.Controller] = {}
         self._axes: dict[int, float] = {}
         self._running: set[int] = set()
+        self._rewinding = False
 
     @property
     def move_stick(self) -> tuple[float, float]:
@@ -53,7 +57,7 @@ class Gamepad:
 
     @property
     def held(self) -> set[str]:
-        return {"run"} if self._running else set()
+        return ({"run"} if self._running else set()) | ({REWIND} if self._rewinding else set())
 
     def handle(self, event: Event) -> str | None:
         if event.type == pygame.CONTROLLERAXISMOTION:
@@ -61,9 +65,11 @@ class Gamepad:
         elif event.type == pygame.CONTROLLERBUTTONDOWN:
             if event.button in RUN_BUTTONS:
                 self._running.add(event.button)
+            self._rewinding |= event.button == REWIND_BUTTON
             return BUTTON_ACTIONS.get(event.button)
         elif event.type == pygame.CONTROLLERBUTTONUP:
             self._running.discard(event.button)
+            self._rewinding &= event.button != REWIND_BUTTON
         elif event.type == pygame.CONTROLLERDEVICEADDED:
             self._plug_in(event.device_index)
         elif event.type == pygame.CONTROLLERDEVICEREMOVED:
@@ -73,6 +79,7 @@ class Gamepad:
     def release_all(self) -> None:
         self._axes.clear()
         self._running.clear()
+        self._rewinding = False
 
     def close(self) -> None:
         self._open.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import pygame
 from pygame import Surface
 
 from engine import painting as paint
@@ -14,7 +15,13 @@ from engine.viewer import SpriteLayer
 DESIGN_HEIGHT_PX = 640  # the window height at which one design pixel is one pixel
 LOADING_BAR = (240, 4)
 LOADING_LIGHT = 64
+TIMELINE_SHARE = 0.5  # of the window's width
 SLOW = 0.9  # share of the world's rate below which the HUD says so
+
+
+LatencyLine = tuple[str, int, int, int]  # a stage and its p50, p95 and p99 in milliseconds
+
+TimelineBar = tuple[float, float]  # seconds gone back, of how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +35,16 @@ class HudState:
     generated_fps: float = 0.0
     shown_fps: float = 0.0
     step_ms: float = 0.0
+    latency: tuple[LatencyLine, ...] = ()
     held: frozenset[str] = frozenset()
+    timeline: TimelineBar | None = None
+    recorded_s: int | None = None  # None: nothing is recorded
     toast: str = ""
     loading: str = ""  # what is being waited for; empty once the world is there
     loading_phase: float = 0.0  # 0 to 1, where the moving light is
     paused: bool = False
+    photo: bool = False  # paused, with a free look
+    timewarp: bool = True
     help: bool = False
     visible: bool = True
 
@@ -63,25 +75,56 @@ class Hud:
         if state.loading:
             self._lay_out_loading(places, state, window, scale)
             return places
-        if state.visible and not state.help:
-            self._sprite("status", (status_of(state), scale), lambda: status(state, scale))
+        if state.visible and not state.help and not state.photo:
+            self.sprite("status", (status_of(state), scale), lambda: status(state, scale))
             places["status"] = (margin, margin)
-            size = self._sprite(
+            if state.latency:
+                below = self._painted["status"][1][1]
+                cause = (state.latency, scale)
+                self.sprite("latency", cause, lambda: latency_table(state.latency, scale))
+                places["latency"] = (margin, margin + below + margin // 2)
+            size = self.sprite(
                 "keys", (state.held, scale), lambda: held_keys(state.held, self._keys, scale)
             )
             places["keys"] = (margin, window[1] - margin - size[1])
-            size = self._sprite("hint", scale, lambda: hint(self._keys, scale))
+            size = self.sprite("hint", scale, lambda: hint(self._keys, scale))
             places["hint"] = (window[0] - margin - size[0], window[1] - margin - size[1])
         if state.help:
-            size = self._sprite("help", scale, lambda: help_sheet(self._keys, scale))
+            size = self.sprite("help", scale, lambda: help_sheet(self._keys, scale))
             places["help"] = _centred(size, window)
+        elif state.photo:
+            size = self.sprite("photo", scale, lambda: photo_line(self._keys, scale))
+            places["photo"] = ((window[0] - size[0]) // 2, window[1] - margin - size[1])
         elif state.paused:
-            size = self._sprite("paused", scale, lambda: pause_banner(self._keys, scale))
+            size = self.sprite("paused", scale, lambda: pause_banner(self._keys, scale))
             places["paused"] = _centred(size, window)
-        if state.toast:
-            size = self._sprite("toast", (state.toast, scale), lambda: toast(state.toast, scale))
-            places["toast"] = ((window[0] - size[0]) // 2, window[1] - margin - size[1])
+        if state.recorded_s is not None:
+            seconds = state.recorded_s
+            size = self.sprite("record", (seconds, scale), lambda: recording(seconds, scale))
+            places["record"] = (window[0] - margin - size[0], margin)
+        if state.timeline is not None and not state.help:
+            self._lay_out_timeline(places, state.timeline, state.paused, window, scale)
+        if state.toast and not state.help:
+            size = self.sprite("toast", (state.toast, scale), lambda: toast(state.toast, scale))
+            # Above the lines at the lower edge.
+            places["toast"] = ((window[0] - size[0]) // 2, window[1] - 5 * margin - size[1])
         return places
+
+    def _lay_out_timeline(
+        self,
+        places: dict[str, tuple[int, int]],
+        bar: TimelineBar,
+        paused: bool,
+        window: tuple[int, int],
+        scale: float,
+    ) -> None:
+        """In the upper middle, where it hides neither the status nor the lines below."""
+        width = round(TIMELINE_SHARE * window[0])
+        cause = (bar, paused, width, scale)
+        size = self.sprite(
+            "timeline", cause, lambda: timeline(bar, paused, self._keys, width, scale)
+        )
+        places["timeline"] = ((window[0] - size[0]) // 2, round(0.8 * window[1]) - size[1])
 
     def _lay_out_loading(
         self,
@@ -91,22 +134,20 @@ class Hud:
         scale: float,
     ) -> None:
         cause = (state.model, state.loading, scale)
-        size = self._sprite(
-            "title", cause, lambda: loading_title(state.model, state.loading, scale)
-        )
+        size = self.sprite("title", cause, lambda: loading_title(state.model, state.loading, scale))
         left, top = _centred(size, window)
         places["title"] = (left, top)
         width, height = (round(side * scale) for side in LOADING_BAR)
         light = round(LOADING_LIGHT * scale)
-        self._sprite("bar", scale, lambda: paint.rounded((width, height), height // 2, paint.TRACK))
-        self._sprite(
+        self.sprite("bar", scale, lambda: paint.rounded((width, height), height // 2, paint.TRACK))
+        self.sprite(
             "light", scale, lambda: paint.rounded((light, height), height // 2, paint.ACCENT)
         )
         left, top = (window[0] - width) // 2, top + size[1] + round(22 * scale)
         places["bar"] = (left, top)
         places["light"] = (left + round((width - light) * state.loading_phase), top)
 
-    def _sprite(self, name: str, cause: object, painter: Callable[[], Surface]) -> tuple[int, int]:
+    def sprite(self, name: str, cause: object, painter: Callable[[], Surface]) -> tuple[int, int]:
         known = self._painted.get(name)
         if known is not None and known[0] == cause:
             return known[1]
@@ -122,10 +163,14 @@ def status_of(state: HudState) -> tuple[str, str, bool]:
     slow = 0.0 < state.generated_fps < SLOW * state.world_fps
     if state.paused:
         return f"{state.model}{scene} · seed {state.seed}", "paused", False
+    if state.timeline is not None:
+        return f"{state.model}{scene} · seed {state.seed}", "time runs backwards", False
     speed = (
-        f"{state.generated_fps:.1f} frames/s generated · {state.shown_fps:.1f} shown"
+        f"{state.generated_fps:.1f} frames/s generated · {state.shown_fps:.0f} shown"
         f" · {state.step_ms:.0f} ms a step"
     )
+    if not state.timewarp:
+        speed += " · timewarp off"
     if slow:
         speed += f" · slow motion, the world runs at {state.world_fps:.0f}"
     return f"{state.model}{scene} · seed {state.seed}", speed, slow
@@ -138,6 +183,28 @@ def status(state: HudState, scale: float) -> Surface:
         paint.text(second, round(19 * scale), paint.ACCENT if slow else paint.MUTED),
     ]
     return paint.panel(paint.column(lines, round(4 * scale)), round(9 * scale))
+
+
+def latency_table(lines: tuple[LatencyLine, ...], scale: float) -> Surface:
+    """Stages one below the other; what the player feels is lit."""
+    height, gap = round(19 * scale), round(14 * scale)
+
+    def number_column(title: str, which: int) -> Surface:
+        cells = [paint.text(title, height, paint.MUTED)]
+        cells += [paint.text(f"{line[which]}", height, _latency_ink(line[0])) for line in lines]
+        width = max(cell.get_width() for cell in cells)
+        right = [paint.padded(cell, width, left=width - cell.get_width()) for cell in cells]
+        return paint.column(right, round(3 * scale))
+
+    names = [paint.text("latency, ms", height, paint.MUTED)]
+    names += [paint.text(line[0], height, _latency_ink(line[0])) for line in lines]
+    columns = [number_column(title, 1 + at) for at, title in enumerate(("p50", "p95", "p99"))]
+    table = paint.row([paint.column(names, round(3 * scale)), *columns], gap)
+    return paint.panel(table, round(9 * scale))
+
+
+def _latency_ink(stage: str) -> paint.Colour:
+    return paint.ACCENT if stage in ("move", "look") else paint.INK
 
 
 def held_keys(held: frozenset[str], keys: KeyBindings, scale: float) -> Surface:
@@ -176,6 +243,57 @@ def pause_banner(keys: KeyBindings, scale: float) -> Surface:
     return paint.panel(paint.column(lines, round(10 * scale), centred=True), round(26 * scale))
 
 
+def recording(seconds: int, scale: float) -> Surface:
+    """A red light and for how long."""
+    side = round(14 * scale)
+    light = paint.rounded((side, side), side // 2, paint.RECORD)
+    words = paint.text(f"{seconds // 60}:{seconds % 60:02d}", round(20 * scale))
+    return paint.panel(paint.row([light, words], round(7 * scale)), round(7 * scale))
+
+
+def timeline(
+    bar: TimelineBar, paused: bool, keys: KeyBindings, width: int, scale: float
+) -> Surface:
+    """How far back the world has gone, in what is remembered."""
+    back_s, all_s = bar
+    height = max(3, round(5 * scale))
+    at = round(width * (1.0 - back_s / all_s)) if all_s > 0.0 else width
+    knob = 3 * height
+    track = Surface((width + knob, knob), pygame.SRCALPHA)
+    track.blit(paint.rounded((width, height), height // 2, paint.TRACK), (knob // 2, height))
+    if at > height:
+        track.blit(paint.rounded((at, height), height // 2, paint.ACCENT), (knob // 2, height))
+    track.blit(paint.rounded((knob, knob), knob // 2, paint.ACCENT), (at, 0))
+    forward = keys.pause[0] if paused else keys.rewind[0]
+    goes_on = "goes on from here" if paused else "released goes on from here"
+    words = [
+        paint.text(f"{back_s:.1f} s back", round(24 * scale)),
+        paint.text(f"of {all_s:.0f} s", round(19 * scale), paint.MUTED),
+        paint.key_cap(forward, round(22 * scale)),
+        paint.text(goes_on, round(19 * scale), paint.MUTED),
+    ]
+    lines = [paint.row(words, round(10 * scale)), track]
+    return paint.panel(paint.column(lines, round(8 * scale), centred=True), round(12 * scale))
+
+
+def photo_line(keys: KeyBindings, scale: float) -> Surface:
+    """One quiet line, so that the picture stays free."""
+    height = round(22 * scale)
+
+    def entry(key: str, words: str) -> Surface:
+        parts = [paint.key_cap(key, height), paint.text(words, round(20 * scale))]
+        return paint.row(parts, round(7 * scale))
+
+    entries = [
+        paint.text("Paused · look around", round(20 * scale), paint.ACCENT),
+        entry(keys.step_back[0], "step back"),
+        entry(keys.step_forward[0], "step on"),
+        entry(keys.screenshot[0], "picture"),
+        entry(keys.pause[0], "go on"),
+    ]
+    return paint.panel(paint.row(entries, round(22 * scale)), round(7 * scale))
+
+
 def loading_title(model: str, waiting_for: str, scale: float) -> Surface:
     lines = [
         paint.text(model, round(64 * scale)),
@@ -194,12 +312,18 @@ def help_sheet(keys: KeyBindings, scale: float) -> Surface:
         ("run", ("run",)),
     ]
     running: list[tuple[str, tuple[str, ...]]] = [
-        ("pause", ("pause",)),
+        ("pause, and look around", ("pause",)),
+        ("hold: time runs backwards", ("rewind",)),
+        ("one step back or on", ("step_back", "step_forward")),
+        ("save; go back to the last save", ("save", "load")),
         ("start again", ("reset",)),
         ("new seed", ("new_seed",)),
+        ("record, stop", ("record",)),
+        ("other worlds, saves", ("worlds",)),
         ("full screen", ("full_screen",)),
         ("screenshot", ("screenshot",)),
-        ("show or hide the HUD", ("hud",)),
+        ("status, latencies, nothing", ("hud",)),
+        ("timewarp on or off", ("timewarp",)),
         ("pause and free the mouse; again: leave", ("leave",)),
     ]
     lists = [_help_list(entries, keys, scale) for entries in (walking, running)]
@@ -236,7 +360,8 @@ def _device_notes(scale: float) -> Surface:
         "Mouse: click to look around",
         "1-9: other starting points",
         "Gamepad: sticks walk and look, triggers sink and rise,",
-        "A runs, X starts again, Y new seed, Start pauses",
+        "A runs, B rewinds, X starts again, Y new seed,",
+        "Start pauses",
     ]
     height = round(19 * scale)
     return paint.column([paint.text(note, height, paint.MUTED) for note in notes], round(5 * scale))

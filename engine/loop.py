@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.controls import ControlSettings, InputSample, Player, walk
-from engine.pacing import RateMeter, next_step_s, step_period_s
+from engine.controls import ControlSettings, InputSample, Player, look_ahead, walk
+from engine.history import History, HistorySettings, Moment
+from engine.pacing import RateMeter, next_step_s, rewind_stride, step_period_s
+from engine.recording import Recorder
+from engine.saves import SavedGame, check_fits
 from engine.scene import Scene
-from worldmodel.types import Camera, GeneratorSpec, WorldGenerator
+from worldmodel.types import Camera, GeneratorSpec, StepTimes, WorldGenerator
 
 Prepare = Callable[[], WorldGenerator]  # returns it warm, at the rate of play
 
@@ -26,7 +29,24 @@ class Generated:
     cameras: tuple[Camera, ...]
     scene: Scene
     number: int  # steps since the loop began, resets included
-    ready_s: float  # when the frames were there, on the loop's clock
+    walk: int  # steps of one walk follow each other without a jump
+    input_s: float | None  # when the oldest input that is new in it arrived, on the loop's clock
+    began_s: float  # when that input was read
+    ready_s: float  # when the frames were there
+    times: StepTimes | None  # None if nothing had to be generated
+
+    def camera_of(self, frame: int) -> Camera:
+        """What frame number `frame` of this step was generated for."""
+        return self.cameras[frame * len(self.cameras) // len(self.frames)]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Where in the remembered past the world stands."""
+
+    moments: int
+    at: int | None  # None: at its end, where new moments are made
+    seconds_per_moment: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +64,38 @@ class GenerationLoop:
     def __init__(
         self,
         prepare: Prepare,
-        scene: Scene,
+        begin: Scene | SavedGame,
         read_input: Callable[[], InputSample],
         settings: ControlSettings,
         *,
+        peek_input: Callable[[], InputSample] = InputSample,
+        history: HistorySettings | None = None,
         on_change: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`read_input` takes the input of a step, `peek_input` looks at it and leaves it there."""
         self._prepare = prepare
         self._read_input = read_input
+        self._peek_input = peek_input
         self._settings = settings
         self._on_change = on_change
         self._clock = clock
         self._changed = threading.Condition()  # guards everything below
-        self._requested: Scene | None = scene
+        self._requested: Scene | SavedGame | None = begin
         self._newest: Generated | None = None
         self._spec: GeneratorSpec | None = None
         self._error: Exception | None = None
+        self._player = Player()
+        self._walk = 0
+        self._scene = Scene("", 0)
+        self._history = History(history or HistorySettings())  # of the thread alone
+        self._timeline = Timeline(0, None, 0.0)
+        self._rewinding_since_s: float | None = None
+        self._nudges = 0
+        self._recorder: Recorder | None = None  # of the thread alone
+        self._recorder_wanted: Recorder | None = None
+        self._save_wanted = False
+        self._saved: SavedGame | None = None
         self._paused = False
         self._stopping = False
         self._meter = RateMeter()
@@ -77,15 +112,57 @@ class GenerationLoop:
             self._changed.notify_all()
         self._thread.join(timeout_s)
 
-    def reset(self, scene: Scene) -> None:
-        """Begin `scene` before the next step; of several requests the newest counts."""
+    def reset(self, begin: Scene | SavedGame) -> None:
+        """Begin anew, or go on from a save, before the next step; the newest request counts.
+
+        Raises:
+            ValueError: if the save was made by another model.
+        """
         with self._changed:
-            self._requested = scene
+            if isinstance(begin, SavedGame) and self._spec is not None:
+                check_fits(begin, self._spec)
+            self._requested = begin
             self._changed.notify_all()
+
+    def set_rewinding(self, rewinding: bool) -> None:
+        """While it is on the world runs backwards; then it goes on from where it has come to."""
+        with self._changed:
+            if rewinding == (self._rewinding_since_s is not None):
+                return
+            self._rewinding_since_s = self._clock() if rewinding else None
+            self._changed.notify_all()
+
+    def nudge(self, moments: int) -> None:
+        """Go that far through the remembered past, forward or back; at its end, make one step."""
+        with self._changed:
+            self._nudges += moments
+            self._changed.notify_all()
+
+    def save(self) -> None:
+        """Ask for the state after the moment on show; `take_saved` has it soon."""
+        with self._changed:
+            self._save_wanted = True
+            self._changed.notify_all()
+
+    def record(self, recorder: Recorder | None) -> None:
+        """Tell `recorder` everything from the next step on; None: no more."""
+        with self._changed:
+            self._recorder_wanted = recorder
+            self._changed.notify_all()
+
+    def take_saved(self) -> SavedGame | None:
+        with self._changed:
+            saved, self._saved = self._saved, None
+            return saved
+
+    def timeline(self) -> Timeline:
+        with self._changed:
+            return self._timeline
 
     def set_paused(self, paused: bool) -> None:
         with self._changed:
             self._paused = paused
+            self._nudges = 0
             self._meter.clear()
             self._changed.notify_all()
 
@@ -94,6 +171,18 @@ class GenerationLoop:
             if self._error is not None:
                 raise self._error
             return self._newest
+
+    def view(self, newest: Generated) -> Camera:
+        """The camera of this instant; the last of `newest` if the walk has jumped since.
+
+        Input is read and the player moved under one lock, so nothing is missed or counted twice.
+        """
+        with self._changed:
+            if self._spec is None or newest.walk != self._walk:
+                return newest.cameras[-1]
+            look = self._peek_input().look_rad
+            seen = look_ahead(self._player, look, self._settings, self._spec)
+            return Camera(seen.camera_from_world(), self._spec.intrinsics)
 
     @property
     def spec(self) -> GeneratorSpec | None:
@@ -118,47 +207,194 @@ class GenerationLoop:
             self._on_change()
 
     def _generate(self, world: WorldGenerator, spec: GeneratorSpec) -> None:
-        player, scene = Player(), None
         due_s = self._clock()
+        at: int | None = None  # in the past; None at its end
         while self._wait_until(due_s):
             began_s = self._clock()
             due_s = next_step_s(due_s, began_s, step_period_s(spec))
-            requested = self._take_request()
+            requested, save, back = self._take_requests(began_s)
+            self._change_recorder(world, spec, at, beginning=requested is not None)
             if requested is not None:
-                player, scene = Player(), requested
-                self._read_input()  # what was pressed for the old world must not move the new one
-                cameras = [player.camera(spec)]
-                frames = world.reset(scene.start(spec), cameras[0])[np.newaxis]
+                at = None
+                self._begin(world, spec, requested, began_s)
+            elif save:
+                self._save(world, spec, at)
+            elif back > 0 or (back < 0 and at is not None and at + 1 < len(self._history)):
+                at = self._show_past(at, -back)
             else:
-                assert scene is not None, "the loop starts with a request"
-                player, cameras = walk(player, self._read_input(), self._settings, spec)
-                frames = world.step(cameras)
-            self._publish(frames, cameras, scene, began_s)
+                if at is not None:
+                    self._branch(world, spec, at)
+                    at = None
+                self._step(world, spec, began_s)
             world.settle()
+
+    def _begin(
+        self,
+        world: WorldGenerator,
+        spec: GeneratorSpec,
+        begin: Scene | SavedGame,
+        began_s: float,
+    ) -> None:
+        if isinstance(begin, SavedGame):
+            check_fits(begin, spec)
+            world.restore(begin.state)
+            scene, player = begin.scene, replace(begin.player, owed_yaw_rad=0.0, owed_pitch_rad=0.0)
+            frames, cameras = begin.frames, list(begin.cameras)
+        else:
+            scene, player = begin, Player()
+            cameras = [player.camera(spec)]
+            with self._changed:
+                self._walk += 1  # from here on the view is not that of the frame on show
+            frames = world.reset(scene.start(spec), cameras[0])[np.newaxis]
+        with self._changed:
+            self._read_input()  # what was pressed for the old world must not move the new one
+            self._walk += 1
+            self._player, self._scene = player, scene
+            self._publish(frames, cameras, (None, began_s), None)
+        newest = self._remember(world, jump=True)
+        if self._recorder is not None:
+            self._recorder.begin(newest.number, begin, cameras, frames, spec)
+
+    def _step(self, world: WorldGenerator, spec: GeneratorSpec, began_s: float) -> None:
+        sample, cameras = self._move(spec)
+        frames = world.step(cameras)
+        times = world.times()
+        self._publish(frames, cameras, (sample.oldest_s, began_s), times)
+        if self._recorder is not None and self._newest is not None:
+            self._recorder.step(self._newest.number, sample, cameras, frames)
+        if times is not None:  # a resting camera in a resting world makes no new moment
+            self._remember(world)
+
+    def _remember(self, world: WorldGenerator, jump: bool = False) -> Generated:
+        newest = self._newest
+        assert newest is not None, "a frame was published"
+        moment = Moment(newest.number, newest.frames, newest.cameras, self._player, newest.scene)
+        self._history.add(moment, world.snapshot, jump=jump)
+        self._tell_timeline(None)
+        return newest
+
+    def _show_past(self, at: int | None, moments: int) -> int | None:
+        """Go `moments` through the past and show what is there."""
+        last = len(self._history) - 1
+        if last < 0:
+            return None  # nothing fits into the memory
+        at = min(max((last if at is None else at) + moments, 0), last)
+        moment = self._history[at]
+        with self._changed:
+            self._player = Player(moment.player.viewpoint)
+            self._scene = moment.scene
+            self._publish(moment.frames, list(moment.cameras), (None, self._clock()), None)
+        self._tell_timeline(at)
+        if self._recorder is not None and self._recorder.knows(moment.number):
+            self._recorder.past(moment.number, moment.frames)
+        return at
+
+    def _branch(self, world: WorldGenerator, spec: GeneratorSpec, at: int) -> None:
+        """Go on from there: what came after it is forgotten."""
+        self._history.bring_back(world, at)
+        number = self._history[at].number
+        self._history.cut(at)
+        self._tell_timeline(None)
+        if self._recorder is None:
+            return
+        if self._recorder.knows(number):
+            self._recorder.branch(number)
+        else:
+            self._record_from_here(world, spec)
+
+    def _change_recorder(
+        self, world: WorldGenerator, spec: GeneratorSpec, at: int | None, *, beginning: bool
+    ) -> None:
+        with self._changed:
+            wanted = self._recorder_wanted
+        if wanted is self._recorder:
+            return
+        self._recorder = wanted
+        if wanted is not None and at is None and not beginning:
+            self._record_from_here(world, spec)
+
+    def _record_from_here(self, world: WorldGenerator, spec: GeneratorSpec) -> None:
+        assert self._recorder is not None
+        saved = self._saved_game(world, spec)
+        newest = self._newest
+        assert newest is not None, "the loop starts with a request"
+        self._recorder.begin(newest.number, saved, saved.cameras, saved.frames, spec)
+
+    def _save(self, world: WorldGenerator, spec: GeneratorSpec, at: int | None) -> None:
+        if at is not None:
+            self._history.bring_back(world, at)  # the world comes back from there when play goes on
+        saved = self._saved_game(world, spec)
+        with self._changed:
+            self._saved = saved
+        self._on_change()
+
+    def _saved_game(self, world: WorldGenerator, spec: GeneratorSpec) -> SavedGame:
+        """The world as it stands, with the frame on show."""
+        newest = self._newest
+        assert newest is not None, "the loop starts with a request"
+        return SavedGame(
+            spec.name,
+            spec.weights,
+            newest.scene,
+            self._player,
+            newest.frames,
+            newest.cameras,
+            world.snapshot(),
+        )
+
+    def _tell_timeline(self, at: int | None) -> None:
+        assert self._spec is not None, "the model is open"
+        with self._changed:
+            self._timeline = Timeline(len(self._history), at, step_period_s(self._spec))
+
+    def _move(self, spec: GeneratorSpec) -> tuple[InputSample, list[Camera]]:
+        with self._changed:
+            sample = self._read_input()
+            self._player, cameras = walk(self._player, sample, self._settings, spec)
+            return sample, cameras
 
     def _wait_until(self, due_s: float) -> bool:
         """Sleep until the next step is due and wanted; False when the loop is to end."""
         with self._changed:
             while not self._stopping:
                 early_s = due_s - self._clock()
-                if self._requested is not None or (not self._paused and early_s <= 0.0):
+                if self._requested is not None or self._save_wanted or self._nudges:
                     return True
-                self._changed.wait(None if self._paused else early_s)
+                moving = not self._paused or self._rewinding_since_s is not None
+                if moving and early_s <= 0.0:
+                    return True
+                self._changed.wait(early_s if moving else None)
             return False
 
-    def _take_request(self) -> Scene | None:
+    def _take_requests(self, now_s: float) -> tuple[Scene | SavedGame | None, bool, int]:
+        """What to begin with, whether to save, and how many moments to go back (or forward: < 0)."""
         with self._changed:
-            requested, self._requested = self._requested, None
-            return requested
+            if self._requested is not None:
+                requested, self._requested = self._requested, None
+                return requested, False, 0
+            if self._save_wanted:
+                self._save_wanted = False
+                return None, True, 0
+            back, self._nudges = -self._nudges, 0
+            if self._rewinding_since_s is not None:
+                back = rewind_stride(now_s - self._rewinding_since_s)
+            return None, False, back
 
     def _publish(
-        self, frames: NDArray[np.uint8], cameras: list[Camera], scene: Scene, began_s: float
+        self,
+        frames: NDArray[np.uint8],
+        cameras: list[Camera],
+        since_s: tuple[float | None, float],
+        times: StepTimes | None,
     ) -> None:
+        """`since_s`: when the input arrived, and when it was read."""
         now_s = self._clock()
         with self._changed:
             number = 0 if self._newest is None else self._newest.number + 1
-            self._newest = Generated(frames, tuple(cameras), scene, number, now_s)
-            self._step_s = now_s - began_s
-            if not self._paused:
+            self._newest = Generated(
+                frames, tuple(cameras), self._scene, number, self._walk, *since_s, now_s, times
+            )
+            self._step_s = now_s - since_s[1]
+            if not self._paused and self._rewinding_since_s is None:
                 self._meter.add(now_s, len(frames))
         self._on_change()

@@ -41,6 +41,11 @@ def frame_due(ready_s: float, now_s: float, frames: int, frames_per_second: floa
     return min(max(elapsed, 0), frames - 1)
 
 
+def rewind_stride(held_s: float) -> int:
+    """How many moments the world runs back per beat: the longer the key is held, the more."""
+    return 1 + min(3, int(held_s / 2.0))
+
+
 class RateMeter:
     """Events per second over the last `window_s` seconds."""
 

@@ -17,7 +17,9 @@ SHEET: Colour = (13, 17, 23, 226)  # behind more than a line or two of text
 CAP: Colour = (38, 44, 54, 190)
 CAP_RIM: Colour = (236, 240, 245, 80)
 TRACK: Colour = (236, 240, 245, 90)
+RECORD: Colour = (232, 76, 61, 255)
 DARK_INK: Colour = (24, 20, 12, 255)
+OPAQUE: Colour = (255, 255, 255, 255)  # as a mask
 SMOOTH = 4  # shapes are drawn this much larger and scaled down, because pygame draws hard edges
 
 SHORT_NAMES = {
@@ -27,6 +29,8 @@ SHORT_NAMES = {
     "right ctrl": "Ctrl",
     "escape": "Esc",
     "return": "Enter",
+    "page up": "PgUp",
+    "page down": "PgDn",
 }
 ARROWS = ("left", "right", "up", "down")
 
@@ -71,10 +75,10 @@ def column(parts: Sequence[Surface], gap: int, centred: bool = False) -> Surface
     return whole
 
 
-def padded(content: Surface, width: int) -> Surface:
-    """The content at the left of at least `width` pixels."""
+def padded(content: Surface, width: int, left: int = 0) -> Surface:
+    """The content, `left` pixels from the left of at least `width`."""
     whole = Surface((max(width, content.get_width()), content.get_height()), pygame.SRCALPHA)
-    whole.blit(content, (0, 0))
+    whole.blit(content, (left, 0))
     return whole
 
 

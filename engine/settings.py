@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from engine.bindings import KeyBindings
 from engine.controls import ControlSettings
+from engine.history import HistorySettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +17,8 @@ class WindowSettings:
     sharpness: float = 0.3  # of the source image before the upscale, 0 to 1
     hud: bool = True
     capture_mouse: bool = True  # from the first frame on; otherwise from the first click on
+    title: bool = True  # begin with the choice of worlds and saves
+    timewarp: bool = True  # show the newest frame as seen from the camera of this instant
 
     def __post_init__(self) -> None:
         if self.width_px < 160 or self.height_px < 90:
@@ -29,6 +32,8 @@ class PlayConfig:
     headless_frames_per_second: float = 12.0  # world rate of videos, where nothing has to hold it
     screenshots: str = "screenshots"  # folder, relative to the working directory
     recordings: str = "recordings"
+    saves: str = "saves"
+    history: HistorySettings = field(default_factory=HistorySettings)
     controls: ControlSettings = field(default_factory=ControlSettings)
     window: WindowSettings = field(default_factory=WindowSettings)
     keys: KeyBindings = field(default_factory=KeyBindings)

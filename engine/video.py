@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -17,9 +18,41 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.output import VIDEO_SUFFIXES, is_frame
+from engine.replay import Replayed
 
 BT709 = 1  # the code of primaries, transfer and matrix in H.264
+GAP_PX = 4
 FRAME_NAME = "frame_{:06d}.png"
+
+
+def open_stream(
+    container: av.container.OutputContainer,
+    rate: Fraction,
+    size: tuple[float, float],
+    options: dict[str, str],
+) -> av.VideoStream:
+    """H.264, 4:2:0, BT.709; `size` is width and height before they are rounded."""
+    stream = container.add_stream("libx264", rate=rate)
+    # 4:2:0 halves the colour planes, so both sides must be even.
+    stream.width, stream.height = (max(2, 2 * round(side / 2)) for side in size)
+    stream.pix_fmt = "yuv420p"
+    stream.options = dict(options)
+    context = stream.codec_context
+    context.color_primaries = context.color_trc = context.colorspace = BT709
+    context.color_range = ColorRange.MPEG
+    return stream
+
+
+def encode_frame(frame: NDArray[np.uint8], stream: av.VideoStream) -> av.VideoFrame:
+    """(H, W, 3) RGB as the stream wants it: its size, its colours."""
+    return av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
+        width=stream.width,
+        height=stream.height,
+        format="yuv420p",
+        dst_colorspace=Colorspace.ITU709,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=Interpolation.LANCZOS,
+    )
 
 
 class FrameSink(ABC):
@@ -67,30 +100,12 @@ class VideoSink(FrameSink):
 
     def write(self, frame: NDArray[np.uint8]) -> None:
         if self._stream is None:
-            self._open(frame)
-        assert self._stream is not None and self._container is not None
-        picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
-            width=self._stream.width,
-            height=self._stream.height,
-            format="yuv420p",
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=Interpolation.LANCZOS,
-        )
-        self._container.mux(self._stream.encode(picture))
-
-    def _open(self, frame: NDArray[np.uint8]) -> None:
-        self._container = av.open(self._partial, "w")
-        stream = self._container.add_stream("libx264", rate=self._rate)
-        # 4:2:0 halves the colour planes, so both sides must be even.
-        stream.width = max(2, 2 * round(frame.shape[1] * self._scale / 2))
-        stream.height = max(2, 2 * round(frame.shape[0] * self._scale / 2))
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "16", "preset": "medium"}
-        context = stream.codec_context
-        context.color_primaries = context.color_trc = context.colorspace = BT709
-        context.color_range = ColorRange.MPEG
-        self._stream = stream
+            self._container = av.open(self._partial, "w")
+            size = (self._scale * frame.shape[1], self._scale * frame.shape[0])
+            options = {"crf": "16", "preset": "medium"}
+            self._stream = open_stream(self._container, self._rate, size, options)
+        assert self._container is not None
+        self._container.mux(self._stream.encode(encode_frame(frame, self._stream)))
 
     def _finish(self) -> None:
         assert self._stream is not None and self._container is not None, "a video has frames"
@@ -141,6 +156,75 @@ def open_sink(path: Path, frames_per_second: float, scale: float = 1.0) -> Frame
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoSink(path, frames_per_second, scale)
     return FolderSink(path, scale)
+
+
+def read_video(path: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Every frame (H, W, 3) with its number in time: a recorder under load leaves frames out.
+
+    Raises:
+        ValueError: if it is no video.
+    """
+    try:
+        with av.open(path) as container:
+            stream = container.streams.video[0]
+            rate, unit = stream.average_rate, stream.time_base
+            for frame in container.decode(stream):
+                assert rate is not None and unit is not None and frame.pts is not None
+                pixels = frame.to_ndarray(format="rgb24")
+                yield round(frame.pts * unit * rate), np.asarray(pixels, np.uint8)
+    except (OSError, av.FFmpegError, IndexError) as error:
+        raise ValueError(f"video {path} cannot be read ({error})") from None
+
+
+def side_by_side(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Both at the height of the right one, with a dark gap between."""
+    height = right.shape[0]
+    if left.shape[0] != height:
+        width = round(left.shape[1] * height / left.shape[0])
+        scaled = Image.fromarray(left).resize((width, height), Image.Resampling.LANCZOS)
+        left = np.asarray(scaled)
+    gap = np.zeros((height, GAP_PX, 3), np.uint8)
+    return np.concatenate([left, gap, right], axis=1)
+
+
+def write_replay(
+    shown: Iterable[Replayed], sink: FrameSink | None, beside: Path | None
+) -> Iterator[Replayed]:
+    """Pass `shown` through, and write it: right of the video `beside`, where there is one.
+
+    Raises:
+        ValueError: if that video is no video.
+    """
+    if sink is None:
+        yield from shown
+        return
+    recorded = None if beside is None else FramesInTime(beside)
+    written = 0
+    with sink:
+        for event in shown:
+            for frame in event.frames:
+                left = None if recorded is None else recorded.at(written)
+                sink.write(frame if left is None else side_by_side(left, frame))
+                written += 1
+            yield event
+
+
+class FramesInTime:
+    """A video's frame on show at a time; where frames were left out, the one before."""
+
+    def __init__(self, path: Path) -> None:
+        self._frames = read_video(path)
+        self._now = self._next = next(self._frames)
+
+    def at(self, number: int) -> NDArray[np.uint8]:
+        """`number` must not be smaller than in the call before."""
+        while self._next[0] <= number:
+            self._now = self._next
+            following = next(self._frames, None)
+            if following is None:
+                break
+            self._next = following
+        return self._now[1]
 
 
 def save_poses(path: Path, poses: NDArray[np.float64]) -> None:

@@ -1,4 +1,4 @@
-"""Frames on the screen: upload, sharpen, edge-adaptive upscale, letterbox; sprites above."""
+"""Frames on the screen: upload, sharpen, timewarp and upscale, letterbox; sprites above."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import moderngl
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.timewarp import NO_WARP, Homography
+
+GLSL = "#version 330\n"
 BACKGROUND = (0.035, 0.043, 0.055)
 
 
@@ -38,10 +41,15 @@ class Viewer:
         self._sharpen = _program(context, "frame.vert", "sharpen.frag")
         self._sharpen["sharpness"] = sharpness
         self._upscale = _program(context, "frame.vert", "upscale.frag")
+        self._warp = _program(context, "frame.vert", "warp.frag")
+        self._warp["picture"], self._warp["frame"] = 0, 1
         self._sharpen_quad = context.vertex_array(self._sharpen, [])
         self._upscale_quad = context.vertex_array(self._upscale, [])
+        self._warp_quad = context.vertex_array(self._warp, [])
         self._source: moderngl.Texture | None = None
         self._sharpened: moderngl.Framebuffer | None = None
+        self._upscaled: moderngl.Framebuffer | None = None  # the frame on show, for warps
+        self._upscaled_is_fresh = False
 
     def show(self, frame: NDArray[np.uint8]) -> None:
         """Upload (H, W, 3) RGB, top row first; the size may differ from the frame before."""
@@ -54,11 +62,19 @@ class Viewer:
         self._context.disable(moderngl.BLEND)
         self._source.use(0)
         self._sharpen_quad.render(moderngl.TRIANGLES, vertices=3)
+        self._upscaled_is_fresh = False
 
     def draw(
-        self, target: moderngl.Framebuffer, size: tuple[int, int], brightness: float = 1.0
+        self,
+        target: moderngl.Framebuffer,
+        size: tuple[int, int],
+        brightness: float = 1.0,
+        warp: Homography = NO_WARP,
     ) -> None:
-        """Clear `target`, whose size is `size`, and draw the frame in the middle."""
+        """Clear `target`, whose size is `size`, and draw the frame in the middle.
+
+        `warp` is the `timewarp.frame_from_view` of the frame on show.
+        """
         target.use()
         # The window's framebuffer reports its first size for ever, so the viewport is always set.
         target.viewport = (0, 0, *size)
@@ -67,35 +83,85 @@ class Viewer:
             return
         place = letterbox(size, self._sharpened.size)
         bottom = size[1] - place.top - place.height
-        target.viewport = (place.left, bottom, place.width, place.height)
-        self._render_frame(self._sharpened, brightness)
+        viewport = (place.left, bottom, place.width, place.height)
+        self._render_frame(target, viewport, brightness, warp)
         target.viewport = (0, 0, *size)
 
-    def capture(self, window_size: tuple[int, int]) -> NDArray[np.uint8]:
+    def capture(
+        self, window_size: tuple[int, int], warp: Homography = NO_WARP
+    ) -> NDArray[np.uint8]:
         """The frame as the window shows it, without bars and sprites: (height, width, 3)."""
         if self._sharpened is None:
             raise ValueError("there is no frame to capture yet")
         place = letterbox(window_size, self._sharpened.size)
         size = (place.width, place.height)
         target = self._context.simple_framebuffer(size, components=4)
-        target.use()
-        self._render_frame(self._sharpened, brightness=1.0)
+        self._render_frame(target, (0, 0, *size), 1.0, warp)
         # Four components: reading three is far slower. GL rows come bottom first.
         pixels = np.frombuffer(target.read(components=4), np.uint8).reshape(*size[::-1], 4)
         target.release()
         return np.ascontiguousarray(pixels[::-1, :, :3])
 
-    def _render_frame(self, sharpened: moderngl.Framebuffer, brightness: float) -> None:
-        texture = sharpened.color_attachments[0]
-        assert isinstance(texture, moderngl.Texture)
-        texture.use(0)
+    def _render_frame(
+        self,
+        target: moderngl.Framebuffer,
+        viewport: tuple[int, int, int, int],
+        brightness: float,
+        warp: Homography,
+    ) -> None:
+        """A warp upscales once per frame and size, so that a picture in motion is cheap to draw."""
         self._context.disable(moderngl.BLEND)
+        if warp is NO_WARP:
+            self._render_upscaled(target, viewport, brightness)
+            return
+        picture = self._upscale_for_warps(viewport[2:])
+        target.use()
+        target.viewport = viewport
+        picture.use(0)
+        _texture_of(self._sharpened).use(1)
+        self._warp["brightness"] = brightness
+        self._warp["frame_from_view"] = tuple(warp.T.ravel())  # GL counts by columns
+        self._warp_quad.render(moderngl.TRIANGLES, vertices=3)
+
+    def _render_upscaled(
+        self,
+        target: moderngl.Framebuffer,
+        viewport: tuple[int, int, int, int],
+        brightness: float,
+    ) -> None:
+        target.use()
+        target.viewport = viewport
+        _texture_of(self._sharpened).use(0)
         self._upscale["brightness"] = brightness
         self._upscale_quad.render(moderngl.TRIANGLES, vertices=3)
 
+    def _upscale_for_warps(self, size: tuple[int, int]) -> moderngl.Texture:
+        if self._upscaled is None or self._upscaled.size != size:
+            if self._upscaled is not None:
+                _texture_of(self._upscaled).release()
+                self._upscaled.release()
+            texture = self._context.texture(size, 4)
+            texture.repeat_x = texture.repeat_y = False
+            self._upscaled = self._context.framebuffer([texture])
+            self._upscaled_is_fresh = False
+        if not self._upscaled_is_fresh:
+            self._render_upscaled(self._upscaled, (0, 0, *size), brightness=1.0)
+            _texture_of(self._sharpened).build_mipmaps()
+            self._upscaled_is_fresh = True
+        return _texture_of(self._upscaled)
+
     def _allocate(self, size: tuple[int, int]) -> None:
         self._source = self._context.texture(size, 3, alignment=1)
-        self._sharpened = self._context.framebuffer([self._context.texture(size, 4)])
+        sharpened = self._context.texture(size, 4)
+        sharpened.repeat_x = sharpened.repeat_y = False
+        self._sharpened = self._context.framebuffer([sharpened])
+
+
+def _texture_of(framebuffer: moderngl.Framebuffer | None) -> moderngl.Texture:
+    assert framebuffer is not None, "a frame was shown"
+    texture = framebuffer.color_attachments[0]
+    assert isinstance(texture, moderngl.Texture)
+    return texture
 
 
 class SpriteLayer:
@@ -140,6 +206,6 @@ class SpriteLayer:
 def _program(context: moderngl.Context, vertex: str, fragment: str) -> moderngl.Program:
     folder = resources.files("engine") / "shaders"
     return context.program(
-        vertex_shader=(folder / vertex).read_text(encoding="utf-8"),
-        fragment_shader=(folder / fragment).read_text(encoding="utf-8"),
+        vertex_shader=GLSL + (folder / vertex).read_text(encoding="utf-8"),
+        fragment_shader=GLSL + (folder / fragment).read_text(encoding="utf-8"),
     )

@@ -13,6 +13,8 @@ from engine.display import HEADLESS_HINT
 from engine.settings import WindowSettings
 
 INVISIBLE_DRIVERS = ("offscreen", "dummy")
+SOFTWARE_RENDERERS = ("llvmpipe", "softpipe", "swiftshader")
+LEAST_REFRESH_HZ = 60.0  # also where the display does not say
 
 
 class Window:
@@ -31,8 +33,12 @@ class Window:
         pygame.font.init()
         pygame.display.set_caption(title)
         pygame.display.set_icon(painting.icon(64))
-        # The off-screen driver never waits in flip: frames would queue up in the GL driver.
-        self._must_finish = pygame.display.get_driver() == "offscreen"
+        self.renderer = str(self.context.info["GL_RENDERER"])
+        self.software = any(name in self.renderer.lower() for name in SOFTWARE_RENDERERS)
+        self.refresh_hz = max(LEAST_REFRESH_HZ, float(pygame.display.get_current_refresh_rate()))
+        # Neither the off-screen driver nor a processor that draws waits in flip: frames would queue
+        # up in the GL driver.
+        self._must_finish = self.software or pygame.display.get_driver() == "offscreen"
         self.mouse_captured = False
         if settings.full_screen:
             self.toggle_full_screen()

@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 COMMANDS = [part.strip() for block in BLOCKS for part in re.split(r"\n|&&", block) if part.strip()]
 OURS = [words for words in map(shlex.split, COMMANDS) if {"play.py", "distill"} & set(words)]
-MADE_BY_A_COMMAND = ("runs/", "poses.npy", "my-picture.jpg", "walk.mp4")
+MADE_BY_A_COMMAND = ("runs/", "poses.npy", "my-picture.jpg", "walk.mp4", "my-walk")
 
 
 def test_the_first_two_commands_install_and_play_and_install_and_test() -> None:

@@ -7,7 +7,7 @@ and returns [b f p a d].
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -17,11 +17,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from worldmodel.kv_cache import CacheConfig, KVCache
 
-if TYPE_CHECKING:
-    from torch.nn.attention.flex_attention import FlexKernelOptions
-
 # Tiles of the fused kernel and its backward pass, measured on an H100 (docs/results/training-log.md).
-TILES: FlexKernelOptions = {
+TILES: Any = {
     "fwd_BLOCK_M": 64,
     "fwd_BLOCK_N": 64,
     "fwd_num_warps": 4,

@@ -68,6 +68,14 @@ class PlayableConfig:
     static_world: bool = False  # nothing moves by itself: an unmoved camera sees the same frame
     sha256: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def digest(self) -> str:
+        """Of all weights files together; empty for a model that was never saved."""
+        if not self.sha256:
+            return ""
+        lines = "".join(f"{name} {digest}\n" for name, digest in sorted(self.sha256.items()))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
 
 def save_model(
     folder: Path,

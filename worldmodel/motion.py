@@ -77,18 +77,23 @@ def advance(
     forward, right, up = _unit_ball(command.forward, command.right, command.up)
     yaw_step, pitch_step = clamp_look(command.yaw_rad, command.pitch_rad, limits)
 
-    yaw = math.remainder(viewpoint.yaw_rad + yaw_step, math.tau)
-    pitch = min(max(viewpoint.pitch_rad + pitch_step, -MAX_PITCH_RAD), MAX_PITCH_RAD)
+    turned = turn(viewpoint, yaw_step, pitch_step)
+    yaw = turned.yaw_rad
     lowest, highest = limits.height_m
     height = min(max(-viewpoint.y_m + up * step_m, lowest), highest)
     return replace(
-        viewpoint,
+        turned,
         x_m=viewpoint.x_m + step_m * (right * math.cos(yaw) + forward * math.sin(yaw)),
         y_m=-height,
         z_m=viewpoint.z_m + step_m * (forward * math.cos(yaw) - right * math.sin(yaw)),
-        yaw_rad=yaw,
-        pitch_rad=pitch,
     )
+
+
+def turn(viewpoint: Viewpoint, yaw_rad: float, pitch_rad: float) -> Viewpoint:
+    """Look elsewhere from the same place: yaw wraps around, pitch stops at its limit."""
+    pitch = min(max(viewpoint.pitch_rad + pitch_rad, -MAX_PITCH_RAD), MAX_PITCH_RAD)
+    yaw = math.remainder(viewpoint.yaw_rad + yaw_rad, math.tau)
+    return replace(viewpoint, yaw_rad=yaw, pitch_rad=pitch)
 
 
 def clamp_look(yaw_rad: float, pitch_rad: float, limits: MotionLimits) -> tuple[float, float]:

@@ -29,8 +29,9 @@ from worldmodel.checkpoint import PlayableConfig, load_model
 from worldmodel.cuda_graph import CudaGraph
 from worldmodel.kv_cache import KVCache
 from worldmodel.sampler import Sampler, sample
+from worldmodel.stopwatch import Stopwatch
 from worldmodel.transformer import TransformerConfig, WorldTransformer, prompt_words
-from worldmodel.types import Camera, GeneratorSpec, Intrinsics, Start, check_rigid
+from worldmodel.types import Camera, GeneratorSpec, Intrinsics, Start, StepTimes, check_rigid
 
 ANCHOR_RADIUS_M = 8.0
 ANCHOR_FRAMES = 64
@@ -94,6 +95,8 @@ class WorldSession:
             device=device,
         )
         self._noise = torch.Generator()
+        self._stopwatch = Stopwatch(device)
+        self._times: StepTimes | None = None
         mix = mix_by_matmul if device.type == "cpu" else mix_fused
         self._sampler = sampler = Sampler(self._transformer, self._autoencoder, self._cache, mix)
         self._denoise: TensorFunction = sampler.denoise
@@ -116,6 +119,8 @@ class WorldSession:
             cameras_per_step=1,
             frames_per_step=1,
             frames_per_second=playable.frames_per_second,
+            weights=playable.digest,
+            steps=playable.rollout.steps,
         )
 
     @property
@@ -146,6 +151,7 @@ class WorldSession:
             ValueError: if the picture has another size, the prompt an unknown word, or the GPU too
                 little memory.
         """
+        self._stopwatch.start()
         self._noise.manual_seed(start.seed)
         self._begin(camera.camera_from_world, start.prompt)
         places = self._places(camera)
@@ -169,8 +175,10 @@ class WorldSession:
         """
         (camera,) = _exactly_one(cameras)
         if self.playable.static_world and self._view is not None and _same(camera, self._view):
+            self._times = None
             return self._shown.copy()
         self.settle()
+        self._stopwatch.start()
         self._move_anchor_if_far(camera.camera_from_world)
         places = self._places(camera)
         latent = self._sample(places, self.playable.rollout.steps)
@@ -189,6 +197,9 @@ class WorldSession:
         else:
             inputs = (pending.latent, self._level(0.0), slot, self._words, *pending.places)
             self._commit(*inputs)
+
+    def times(self) -> StepTimes | None:
+        return self._times
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that decides the next frames."""
@@ -283,7 +294,12 @@ class WorldSession:
         self._pending = _Pending(latent, places, self.playable.cache.slot(self._frame), own)
         self._frame += 1
         self._time += 1
-        self._shown = self._decode(latent).cpu().numpy()
+        self._stopwatch.mark()
+        pixels = self._decode(latent)
+        self._stopwatch.mark()
+        self._shown = pixels.cpu().numpy()
+        self._stopwatch.mark()
+        self._times = StepTimes(*self._stopwatch.laps_s())
         self._view = camera
         return self._shown.copy()
 

@@ -84,6 +84,8 @@ class GeneratorSpec:
     cameras_per_step: int  # poses one `step` takes ...
     frames_per_step: int  # ... and frames it returns
     frames_per_second: float  # rate of the world's clock, not a promise of speed
+    weights: str = ""  # a digest: models with the same one can go on from each other's states
+    steps: int = 0  # denoising steps per frame; 0 where that means nothing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,6 +95,15 @@ class Start:
     seed: int = 0
     image: NDArray[np.uint8] | None = None  # (height_px, width_px, 3); None: the model invents it
     prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StepTimes:
+    """How long the parts of one step took, on the device itself."""
+
+    denoise_s: float
+    decode_s: float  # latent to pixels
+    copy_s: float  # pixels to numpy
 
 
 class WorldGenerator(Protocol):
@@ -119,6 +130,10 @@ class WorldGenerator(Protocol):
 
     def set_rate(self, frames_per_second: float) -> None:
         """Change the rate of the world's clock: how far one frame of walking carries."""
+        ...
+
+    def times(self) -> StepTimes | None:
+        """Of the newest `reset` or `step`; None if it only gave back a frame that was there."""
         ...
 
     def snapshot(self) -> dict[str, Any]:

@@ -1,4 +1,3 @@
-#version 330
 // One triangle that covers the viewport.
 out vec2 frame_uv;  // (0, 0) is the frame's top left corner
 

@@ -1,4 +1,3 @@
-#version 330
 // Mild sharpening at source resolution: after a large upscale there is nothing left to sharpen. The
 // result stays between the darkest and the brightest neighbour, so edges get steeper but no halo.
 uniform sampler2D frame;

@@ -1,4 +1,3 @@
-#version 330
 uniform sampler2D sprite;
 in vec2 sprite_uv;
 out vec4 colour;

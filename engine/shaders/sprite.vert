@@ -1,4 +1,3 @@
-#version 330
 // One rectangle, in window pixels from the top left.
 uniform vec4 rectangle;  // left, top, width, height
 uniform vec2 window_size;

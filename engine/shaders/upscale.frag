@@ -1,4 +1,3 @@
-#version 330
 // Edge-adaptive upscale: twelve source pixels, weighted by a small Lanczos-like kernel that is turned
 // to the local edge and stretched along it, so that edges stay smooth lines instead of stairs.
 //

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodel.types import Camera, GeneratorSpec, Intrinsics, MotionLimits, Start
+from worldmodel.types import Camera, GeneratorSpec, Intrinsics, MotionLimits, Start, StepTimes
 
 SPEC = GeneratorSpec(
     name="fake",
@@ -45,6 +45,9 @@ class FakeWorld:
 
     def settle(self) -> None:
         self.settled += 1
+
+    def times(self) -> StepTimes | None:
+        return StepTimes(denoise_s=0.010, decode_s=0.004, copy_s=0.001)
 
     def set_rate(self, frames_per_second: float) -> None:
         self.spec = replace(self.spec, frames_per_second=frames_per_second)

@@ -1,20 +1,30 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from engine.controls import ControlSettings, InputSample, Player, apply_dead_zone, walk
-from worldmodel.motion import MAX_PITCH_RAD
+from engine.controls import (
+    ControlSettings,
+    InputSample,
+    Player,
+    apply_dead_zone,
+    look_ahead,
+    look_speed,
+    mouse_look,
+    walk,
+)
+from worldmodel.motion import KEY_LOOK_RAD_PER_S, MAX_PITCH_RAD
 
 from .fakes import SPEC
 
 SETTINGS = ControlSettings()
 
 
-def press(*held: str, **more: float) -> InputSample:
-    return InputSample(held=frozenset(held), **more)  # type: ignore[arg-type]
+def press(*held: str, yaw: float = 0.0, pitch: float = 0.0) -> InputSample:
+    return InputSample(held=frozenset(held), look_rad=(yaw, pitch))
 
 
 def after(*samples: InputSample, settings: ControlSettings = SETTINGS) -> Player:
@@ -38,14 +48,23 @@ def test_d_moves_right_e_up_and_shift_runs() -> None:
 
 
 def test_mouse_right_turns_right_and_mouse_up_looks_up() -> None:
-    assert after(press(mouse_dx_px=10)).viewpoint.yaw_rad == pytest.approx(0.025)
-    assert after(press(mouse_dy_px=-10)).viewpoint.pitch_rad == pytest.approx(0.025)
+    assert mouse_look(10, -20, SETTINGS) == pytest.approx((0.025, 0.05))
     inverted = replace(SETTINGS, invert_mouse=True)
-    assert after(press(mouse_dy_px=-10), settings=inverted).viewpoint.pitch_rad < 0
+    assert mouse_look(10, -20, inverted) == pytest.approx((0.025, -0.05))
+    assert after(press(yaw=0.1)).viewpoint.yaw_rad == pytest.approx(0.1)
+    assert after(press(pitch=0.1)).viewpoint.pitch_rad == pytest.approx(0.1)
+
+
+def test_look_keys_and_the_stick_are_a_speed() -> None:
+    assert look_speed({"look_right", "look_up"}, (0.0, 0.0), SETTINGS) == pytest.approx(
+        (KEY_LOOK_RAD_PER_S, KEY_LOOK_RAD_PER_S)
+    )
+    assert look_speed(set(), (-1.0, 0.0), SETTINGS) == pytest.approx((-1.4, 0.0))
+    assert look_speed({"look_left", "look_right"}, (0.1, 0.0), SETTINGS) == (0.0, 0.0)
 
 
 def test_after_turning_right_w_moves_along_the_new_view() -> None:
-    quarter = [press("look_right")] * round(np.pi / 2 / (np.radians(50) / 12))
+    quarter = [press(yaw=np.pi / 20)] * 10
     viewpoint = after(*quarter, press("forward")).viewpoint
     assert viewpoint.x_m > 0.19 and abs(viewpoint.z_m) < 0.02
 
@@ -64,49 +83,55 @@ def test_opposite_keys_cancel_and_a_stick_adds_to_no_more_than_full_speed() -> N
 
 
 def test_pitch_stops_at_its_limit() -> None:
-    assert after(*[press("look_up")] * 60).viewpoint.pitch_rad == MAX_PITCH_RAD
-    assert after(*[press(mouse_dy_px=500)] * 20).viewpoint.pitch_rad == -MAX_PITCH_RAD
+    assert after(*[press(pitch=0.05)] * 60).viewpoint.pitch_rad == MAX_PITCH_RAD
+    assert after(*[press(pitch=-1.25)] * 20).viewpoint.pitch_rad == -MAX_PITCH_RAD
 
 
 def test_roll_stays_zero_over_many_random_commands() -> None:
     random = np.random.default_rng(0)
-    player, actions = (
-        Player(),
-        ["forward", "left", "up", "look_left", "look_up", "look_down", "run"],
-    )
+    player, actions = Player(), ["forward", "left", "right", "up", "down", "back", "run"]
     for _ in range(1000):
         held = random.choice(actions, size=3)
-        sample = press(*held, mouse_dx_px=random.normal(0, 80), mouse_dy_px=random.normal(0, 80))
+        sample = press(*held, yaw=random.normal(0, 0.2), pitch=random.normal(0, 0.2))
         player, (camera,) = walk(player, sample, SETTINGS, SPEC)
         camera_right_in_world = camera.camera_from_world[0, :3]
         assert abs(camera_right_in_world[1]) < 1e-12  # the right axis stays level
 
 
 def test_a_quick_flick_is_carried_over_to_the_next_frames() -> None:
-    flick_px = 0.5 / SETTINGS.mouse_rad_per_px  # 0.5 rad, the limit is 0.2 per frame
-    turns = [after(press(mouse_dx_px=flick_px), *[press()] * n).viewpoint.yaw_rad for n in range(5)]
+    turns = [after(press(yaw=0.5), *[press()] * n).viewpoint.yaw_rad for n in range(5)]
     assert turns == pytest.approx([0.2, 0.4, 0.5, 0.5, 0.5])
 
 
 def test_the_carried_look_is_bounded_and_a_move_back_cancels_it() -> None:
     longest = SETTINGS.look_carry_s * 12 * 0.2
-    player = after(press(mouse_dx_px=1e6))
+    player = after(press(yaw=1e3))
     assert player.owed_yaw_rad == pytest.approx(longest)
-    back_px = -(longest + 0.1) / SETTINGS.mouse_rad_per_px
-    turned, _ = walk(player, press(mouse_dx_px=back_px), SETTINGS, SPEC)
+    turned, _ = walk(player, press(yaw=-(longest + 0.1)), SETTINGS, SPEC)
     assert turned.viewpoint.yaw_rad == pytest.approx(player.viewpoint.yaw_rad - 0.1)
 
 
-def test_keys_are_a_speed_and_are_never_carried_over() -> None:
-    slow = replace(SPEC, limits=replace(SPEC.limits, rotation_rad_per_frame=0.01))
-    player, _ = walk(Player(), press("look_right"), SETTINGS, slow)
-    assert player.viewpoint.yaw_rad == pytest.approx(0.01)
-    assert player.owed_yaw_rad == 0
+def test_the_view_of_this_instant_does_not_jump_when_a_step_takes_the_input() -> None:
+    random = np.random.default_rng(1)
+    player = Player()
+    for _ in range(500):
+        asked = (float(random.normal(0, 0.4)), float(random.normal(0, 0.4)))
+        before = look_ahead(player, asked, SETTINGS, SPEC)
+        player, _ = walk(player, InputSample(look_rad=asked), SETTINGS, SPEC)
+        after_it = look_ahead(player, (0.0, 0.0), SETTINGS, SPEC)
+        assert math.remainder(after_it.yaw_rad - before.yaw_rad, math.tau) == pytest.approx(0.0)
+        assert after_it.pitch_rad == pytest.approx(before.pitch_rad)
+
+
+def test_at_rest_the_view_of_this_instant_is_exactly_the_camera_of_the_frame() -> None:
+    player = after(press(yaw=0.1234, pitch=0.0567), press(), press())
+    seen = look_ahead(player, (0.0, 0.0), SETTINGS, SPEC)
+    assert np.array_equal(seen.camera_from_world(), player.camera(SPEC).camera_from_world)
 
 
 def test_a_step_of_several_cameras_gets_one_command_each() -> None:
     chunk = replace(SPEC, cameras_per_step=4, frames_per_step=4)
-    sample = press("forward", mouse_dx_px=40)
+    sample = press("forward", yaw=0.1)
     player, cameras = walk(Player(), sample, SETTINGS, chunk)
     assert len(cameras) == 4
     assert player.viewpoint.yaw_rad == pytest.approx(0.1)

@@ -11,13 +11,27 @@ from pygame.event import Event
 from engine.bindings import KeyBindings
 from engine.controls import ControlSettings
 from engine.input import PlayerInput
+from worldmodel.motion import KEY_LOOK_RAD_PER_S
+
+
+class Clock:
+    """Stands still until a test moves it."""
+
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+SETTINGS = ControlSettings()
+CLOCK = Clock()
 
 
 @pytest.fixture
 def keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[PlayerInput]:
     monkeypatch.setenv("SDL_VIDEODRIVER", "offscreen")
     pygame.display.init()
-    player_input = PlayerInput(KeyBindings())
+    player_input = PlayerInput(KeyBindings(), SETTINGS, CLOCK)
     yield player_input
     player_input.close()
     pygame.quit()
@@ -63,13 +77,52 @@ def test_all_mouse_motion_adds_up(keys: PlayerInput) -> None:
     for _ in range(40):
         keys.handle(motion(37, -11))
     sample = keys.take()
-    assert (sample.mouse_dx_px, sample.mouse_dy_px) == (1480, -440)
-    assert keys.take().mouse_dx_px == 0
+    assert sample.look_rad == pytest.approx((1480 * 0.0025, 440 * 0.0025))
+    assert keys.take().look_rad == (0.0, 0.0)
+
+
+def test_a_look_key_turns_in_real_time_however_often_it_is_asked(keys: PlayerInput) -> None:
+    turns = []
+    keys.handle(down(pygame.K_RIGHT))
+    assert keys.looking()
+    for _ in range(7):
+        CLOCK.now_s += 0.1
+        turns.append(keys.take().look_rad[0])
+    keys.handle(down(pygame.K_LEFT))  # both: they cancel
+    CLOCK.now_s += 0.1
+    keys.handle(up(pygame.K_LEFT))
+    CLOCK.now_s += 0.05
+    keys.handle(up(pygame.K_RIGHT))
+    CLOCK.now_s += 1.0
+    turns.append(keys.take().look_rad[0])
+    assert not keys.looking()
+    assert sum(turns) == pytest.approx(0.75 * KEY_LOOK_RAD_PER_S)
+
+
+def test_peeking_takes_nothing_away(keys: PlayerInput) -> None:
+    keys.mouse_looks = True
+    keys.handle(motion(10, 0))
+    CLOCK.now_s += 0.2
+    keys.handle(down(pygame.K_w))
+    assert keys.peek() == keys.peek()
+    peeked = keys.peek()
+    assert peeked == keys.take() != keys.take()
+
+
+def test_a_sample_says_when_its_oldest_news_arrived(keys: PlayerInput) -> None:
+    assert keys.take().oldest_s is None
+    began_s = CLOCK.now_s
+    keys.handle(down(pygame.K_w))
+    CLOCK.now_s += 0.2
+    keys.handle(up(pygame.K_w))
+    assert keys.take().oldest_s == began_s
+    keys.handle(down(pygame.K_p))  # moves nothing
+    assert keys.take().oldest_s is None
 
 
 def test_a_free_mouse_does_not_look(keys: PlayerInput) -> None:
     keys.handle(motion(10, 0))
-    assert keys.take().mouse_dx_px == 0
+    assert keys.take().look_rad == (0.0, 0.0)
 
 
 def test_losing_the_focus_releases_everything(keys: PlayerInput) -> None:
@@ -79,7 +132,7 @@ def test_losing_the_focus_releases_everything(keys: PlayerInput) -> None:
     keys.handle(Event(pygame.CONTROLLERAXISMOTION, axis=pygame.CONTROLLER_AXIS_LEFTY, value=-32768))
     keys.handle(Event(pygame.WINDOWFOCUSLOST))
     sample = keys.take()
-    assert not sample.held and sample.mouse_dx_px == 0 and sample.move_stick == (0, 0)
+    assert not sample.held and sample.look_rad == (0, 0) and sample.move_stick == (0, 0)
 
 
 def test_other_keys_trigger_their_action_once(keys: PlayerInput) -> None:
@@ -97,9 +150,11 @@ def test_left_stick_walks_right_stick_looks_triggers_lift(keys: PlayerInput) -> 
     ]:
         keys.handle(Event(pygame.CONTROLLERAXISMOTION, axis=axis, value=value))
     keys.handle(Event(pygame.CONTROLLERBUTTONDOWN, button=pygame.CONTROLLER_BUTTON_A))
+    CLOCK.now_s += 0.5
     sample = keys.take()
     assert sample.move_stick == (0.0, 1.0)
-    assert sample.look_stick[0] == pytest.approx(0.5, abs=1e-3)
+    beyond_the_dead_zone = (0.5 - 0.15) / (1.0 - 0.15)
+    assert sample.look_rad == pytest.approx((0.5 * 1.4 * beyond_the_dead_zone, 0.0), rel=1e-3)
     assert sample.lift == 1.0
     assert sample.held == {"run"}
     start = Event(pygame.CONTROLLERBUTTONDOWN, button=pygame.CONTROLLER_BUTTON_START)
@@ -108,7 +163,7 @@ def test_left_stick_walks_right_stick_looks_triggers_lift(keys: PlayerInput) -> 
 
 @pytest.mark.usefixtures("keys")
 def test_keys_can_be_bound_anew() -> None:
-    dvorak = PlayerInput(KeyBindings(forward=(",",), back=("o",)))
+    dvorak = PlayerInput(KeyBindings(forward=(",",), back=("o",)), SETTINGS)
     dvorak.handle(down(pygame.K_COMMA))
     assert dvorak.take().held == {"forward"}
 
@@ -116,7 +171,7 @@ def test_keys_can_be_bound_anew() -> None:
 @pytest.mark.usefixtures("keys")
 def test_bad_bindings_are_named() -> None:
     with pytest.raises(ValueError, match="unknown key 'hyper'"):
-        PlayerInput(KeyBindings(run=("hyper",)))
+        PlayerInput(KeyBindings(run=("hyper",)), SETTINGS)
     with pytest.raises(ValueError, match="'w' does both 'forward' and 'run'"):
         KeyBindings(run=("w",))
 

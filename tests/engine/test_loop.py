@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,6 +42,10 @@ class Keys:
         self.sample = InputSample()
 
     def take(self) -> InputSample:
+        taken, self.sample = self.sample, replace(self.sample, look_rad=(0.0, 0.0))
+        return taken
+
+    def peek(self) -> InputSample:
         return self.sample
 
 
@@ -58,7 +63,9 @@ def wait_for(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def gated() -> Iterator[tuple[GatedWorld, Keys, GenerationLoop]]:
     world, keys = GatedWorld(), Keys()
-    loop = loop_for(world, keys.take)
+    loop = GenerationLoop(
+        lambda: world, Scene("a", 1), keys.take, ControlSettings(), peek_input=keys.peek
+    )
     loop.start()
     yield world, keys, loop
     world.may_end.release(1000)
@@ -88,6 +95,46 @@ def test_a_key_pressed_while_a_step_runs_moves_the_very_next_step(
     assert start == first == 0
     assert second > 0
     assert third == second
+
+
+def yaw(camera: Camera) -> float:
+    pose = np.linalg.inv(camera.camera_from_world)
+    return float(np.arctan2(pose[0, 2], pose[2, 2]))
+
+
+def test_the_view_turns_at_once_and_stays_when_the_frame_arrives(
+    gated: tuple[GatedWorld, Keys, GenerationLoop],
+) -> None:
+    world, keys, loop = gated
+    limit = world.spec.limits.rotation_rad_per_frame
+    assert world.began.acquire(timeout=5)  # step 1 runs, from no input
+    before = loop.newest()
+    assert before is not None
+    keys.sample = InputSample(look_rad=(2.5 * limit, 0.0))
+    seen = [yaw(loop.view(before))]
+    for _ in range(4):
+        world.may_end.release()
+        assert world.began.acquire(timeout=5)  # the next step has taken its input
+        newest = loop.newest()
+        assert newest is not None
+        seen.append(yaw(loop.view(newest)))
+    assert seen == pytest.approx([2.5 * limit] * 5)
+    turned = [yaw(camera) for camera in world.cameras[1:4]]
+    assert turned == pytest.approx([0.0, limit, 2 * limit])
+
+
+def test_the_view_of_another_world_is_never_applied_to_the_frame_on_show(
+    gated: tuple[GatedWorld, Keys, GenerationLoop],
+) -> None:
+    world, keys, loop = gated
+    assert world.began.acquire(timeout=5)
+    old = loop.newest()
+    assert old is not None
+    loop.reset(Scene("b", 2))
+    world.may_end.release()
+    wait_for(lambda: len(world.starts) == 2)
+    keys.sample = InputSample(look_rad=(0.1, 0.0))
+    wait_for(lambda: loop.view(old) is old.cameras[-1])
 
 
 def test_pause_stops_stepping_and_a_reset_still_shows_its_first_frame() -> None:

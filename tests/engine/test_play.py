@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import play
+from engine import cli
 from engine.settings import PlayConfig
 from worldmodel import config
 
@@ -119,6 +120,21 @@ def test_the_shipped_config_states_the_defaults() -> None:
     assert config.load(play.CONFIG, PlayConfig) == PlayConfig()
 
 
+def test_the_choice_of_worlds_opens_unless_the_command_line_has_chosen(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "offscreen")  # counts as a display
+
+    def title(*argv: str) -> bool:
+        options = cli.parse(["--model", str(model), *argv], play.CONFIG)
+        return cli.check(options, play.ASSETS).title
+
+    assert title() and title("--seed", "3")
+    assert not title("--start", "beach")
+    assert not title("--prompt", "snowfield")
+    assert not title("window.title=false")
+
+
 def bad_poses(folder: Path) -> Path:
     poses = np.tile(np.eye(4), (4, 1, 1))
     poses[2, 1, 1] = np.nan
@@ -151,6 +167,7 @@ BAD_INPUT: list[tuple[str, Callable[[Path], list[object]]]] = [
     ("exclude each other", lambda folder: ["--trajectory", "w", "--poses", bad_poses(folder)]),
     ("give a video", lambda folder: ["--out", folder / "walk.txt"]),
     ("invalid int value", lambda _: ["--seed", "seven"]),
+    ("unknown save", lambda folder: ["--load", folder / "nosuch"]),
     ("unrecognized arguments", lambda _: ["--sede", "7"]),
 ]
 

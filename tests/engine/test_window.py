@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.game import Game
+from engine.latency import STAGES
+from engine.replay import compare, read_recording, replay
+from engine.saves import StateFormat
 from engine.scene import Scene
 from engine.settings import PlayConfig, WindowSettings
+from worldmodel import saves
 from worldmodel.motion import Viewpoint
 
 from .fakes import FakeWorld
@@ -33,8 +40,17 @@ class Session:
         self.world = FakeWorld(frames_per_second=60.0)
         scenes = [Scene("first", 5), Scene("second", 5, np.zeros((50, 90, 3), np.uint8))]
         window = WindowSettings(width_px=SIZE[0], height_px=SIZE[1], hud=False)
-        config = replace(PlayConfig(window=window), screenshots=str(folder))
-        self.game = Game(lambda: self.world, scenes[0], scenes, "fake", config)
+        self.saves = folder.parent / "saves"
+        self.recordings = folder.parent / "recordings"
+        config = replace(
+            PlayConfig(window=window),
+            screenshots=str(folder),
+            saves=str(self.saves),
+            recordings=str(self.recordings),
+        )
+        states = StateFormat(saves.write_state, saves.read_state)
+        model = Path("fake")
+        self.game = Game(lambda: self.world, scenes[0], scenes, model, config, states)
         self.picture: NDArray[np.uint8] = np.zeros((*SIZE[::-1], 3), np.uint8)
         self._flip = self.game.window.flip
         self.game.window.flip = self._look_and_flip  # type: ignore[method-assign]
@@ -134,6 +150,64 @@ def test_pause_stops_the_world_and_p_goes_on(session: Session) -> None:
     session.until(lambda: session.steps() > steps + 3)
 
 
+def mouse(dx: int, dy: int = 0) -> None:
+    event = pygame.event.Event(pygame.MOUSEMOTION, rel=(dx, dy), pos=(0, 0), buttons=(0, 0, 0))
+    pygame.event.post(event)
+
+
+def rim_of_red(picture: NDArray[np.uint8]) -> int:
+    """The column where red turns to green: the middle, unless the view has turned."""
+    return int(np.flatnonzero(picture[90, :, 0] > picture[90, :, 1])[-1])
+
+
+def test_while_the_world_stands_still_the_mouse_looks_around_in_the_picture(
+    session: Session,
+) -> None:
+    session.tap(pygame.K_p)
+    session.until(lambda: session.game.paused)
+    session.run(0.1)
+    steps, middle = session.steps(), rim_of_red(session.picture)
+    assert abs(middle - SIZE[0] // 2) < 6
+    mouse(40)  # 0.1 rad to the right: the world moves left
+    moved_px = 0.5 * math.tan(0.1) * SIZE[0]
+    session.until(lambda: abs(rim_of_red(session.picture) - (middle - moved_px)) < 5)
+    assert session.steps() == steps
+    session.tap(pygame.K_F3)  # timewarp off
+    session.until(lambda: abs(rim_of_red(session.picture) - middle) < 3)
+    session.tap(pygame.K_F3)
+    session.tap(pygame.K_p)
+    session.until(lambda: session.steps() > steps + 1)
+    assert session.pose()[0, 2] == pytest.approx(math.sin(0.1))  # the look was not lost
+
+
+def test_a_held_look_key_turns_the_picture_between_two_frames(session: Session) -> None:
+    session.tap(pygame.K_p)
+    session.until(lambda: session.game.paused)
+    drawn: set[int] = set()
+    session.press(pygame.K_RIGHT)
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:
+        session.game.tick()
+        drawn.add(rim_of_red(session.picture))
+    assert len(drawn) > 5
+    pygame.event.post(pygame.event.Event(pygame.KEYUP, key=pygame.K_RIGHT))
+
+
+def test_latencies_are_measured_while_one_plays(session: Session, tmp_path: Path) -> None:
+    before = session.game.latency.percentiles()["step"].count
+    for _ in range(10):
+        mouse(3)
+        session.run(0.03)
+    session.tap(pygame.K_w)
+    session.run(0.1)
+    session.game.write_report(tmp_path / "latency.json")
+    report = json.loads((tmp_path / "latency.json").read_text())
+    assert set(report["stages"]) == set(STAGES)
+    assert report["stages"]["step"]["count"] > before
+    assert report["stages"]["look"]["p50_ms"] < report["stages"]["move"]["p95_ms"] < 1000
+    assert report["frames"] > 0 and report["opengl"]
+
+
 def test_reset_keeps_the_seed_n_changes_it_and_digits_change_the_start(session: Session) -> None:
     starts = session.world.starts
     count = len(starts)
@@ -199,3 +273,133 @@ def test_nothing_is_drawn_while_nothing_changes(session: Session) -> None:
     before = session.picture
     session.run(0.4)
     assert session.picture is before
+
+
+def test_backspace_runs_time_backwards_under_a_timeline_and_its_release_goes_on(
+    session: Session,
+) -> None:
+    session.press(pygame.K_w)
+    session.until(lambda: session.pose()[2, 3] > 1.0)
+    session.press(pygame.K_BACKSPACE)
+    session.until(lambda: (session.game.loop.timeline().at or 99) < 5)
+    session.run(0.1)
+    assert session.picture[230:285, 170:470].max() > 200  # the bar and its words
+    steps = session.steps()
+    pygame.event.post(pygame.event.Event(pygame.KEYUP, key=pygame.K_BACKSPACE))
+    session.until(lambda: session.game.loop.timeline().at is None)
+    session.until(lambda: session.pose()[2, 3] > 0.3)  # W is still held
+    assert session.steps() < steps
+
+
+def test_a_save_is_gone_back_to_and_a_damaged_one_does_no_harm(session: Session) -> None:
+    session.press(pygame.K_w)
+    session.until(lambda: session.pose()[2, 3] > 0.5)
+    pygame.event.post(pygame.event.Event(pygame.KEYUP, key=pygame.K_w))
+    session.run(0.1)
+    saved = session.pose()[2, 3]
+    session.tap(pygame.K_F5)
+    session.until(lambda: session.saves.exists() and any(session.saves.glob("fake*")))
+    session.press(pygame.K_w)
+    session.until(lambda: session.pose()[2, 3] > saved + 0.5)
+    pygame.event.post(pygame.event.Event(pygame.KEYUP, key=pygame.K_w))
+    session.tap(pygame.K_F9)
+
+    def there() -> bool:
+        newest = session.game.loop.newest()
+        assert newest is not None
+        camera = np.linalg.inv(newest.cameras[-1].camera_from_world)
+        return bool(camera[2, 3] == saved)
+
+    session.until(there)
+    (slot,) = session.saves.iterdir()
+    (slot / "state.safetensors").write_bytes(b"oops")
+    session.tap(pygame.K_F9)
+    session.run(0.1)
+    steps = session.steps()
+    session.run(0.1)
+    assert session.steps() > steps and "damaged" in session.game._toast
+
+
+def test_page_up_pauses_and_steps_back(session: Session) -> None:
+    session.press(pygame.K_w)
+    session.until(lambda: session.pose()[2, 3] > 0.5)
+    session.tap(pygame.K_PAGEUP)
+    session.until(lambda: session.game.paused and session.game.loop.timeline().at is not None)
+    at = session.game.loop.timeline().at
+    session.tap(pygame.K_PAGEUP)
+    session.until(lambda: session.game.loop.timeline().at == (at or 0) - 1)
+    assert session.game.photo
+
+
+def test_f8_records_until_it_is_pressed_again_and_what_it_wrote_replays(session: Session) -> None:
+    session.press(pygame.K_w)
+    session.tap(pygame.K_F8)
+    session.until(lambda: session.game.recorder is not None)
+    session.run(0.3)
+    session.tap(pygame.K_F8)
+    session.until(lambda: session.game.recorder is None)
+    (folder,) = session.recordings.iterdir()
+    recording = read_recording(folder)
+    assert recording.complete and recording.steps > 5
+    assert json.loads((folder / "latency.json").read_text())["stages"]["step"]["count"] > 5
+    assert compare(replay(recording, FakeWorld(), session.game._states)).first is None
+    assert str(folder) in session.game._toast
+
+
+def test_tab_offers_all_worlds_and_enter_begins_the_chosen_one(session: Session) -> None:
+    count = len(session.world.starts)
+    session.tap(pygame.K_TAB)
+    session.until(lambda: session.game.title is not None)
+    session.run(0.1)
+    steps = session.steps()
+    assert session.game.paused
+    session.tap(pygame.K_RIGHT, pygame.K_RETURN)
+    session.until(lambda: len(session.world.starts) == count + 1)
+    assert session.game.title is None and not session.game.paused
+    chosen = session.world.starts[-1].image
+    assert chosen is not None and chosen.max() == 0  # the black picture of the second world
+    session.until(lambda: session.steps() > 2)
+    assert steps >= 0 and session.game.scene.name == "second"
+
+
+def test_escape_on_the_title_screen_goes_back_to_the_walk(session: Session) -> None:
+    session.press(pygame.K_w)
+    session.until(lambda: session.pose()[2, 3] > 0.3)
+    pygame.event.post(pygame.event.Event(pygame.KEYUP, key=pygame.K_w))
+    session.run(0.1)
+    here, worlds = session.pose()[2, 3], len(session.world.starts)
+    session.tap(pygame.K_TAB)
+    session.until(lambda: session.game.title is not None)
+    session.run(0.1)
+    session.tap(pygame.K_ESCAPE)
+    session.until(lambda: session.game.title is None and not session.game.paused)
+    session.run(0.1)
+    assert session.pose()[2, 3] == here and len(session.world.starts) == worlds
+
+
+def test_a_click_on_a_saved_game_goes_on_from_it(session: Session) -> None:
+    for folder in session.saves.glob("fake*"):
+        shutil.rmtree(folder)
+    session.press(pygame.K_w)
+    session.until(lambda: session.pose()[2, 3] > 0.5)
+    pygame.event.post(pygame.event.Event(pygame.KEYUP, key=pygame.K_w))
+    session.run(0.1)
+    saved = session.pose()[2, 3]
+    session.tap(pygame.K_F5)
+    session.until(lambda: session.saves.exists() and any(session.saves.glob("fake*")))
+    session.tap(pygame.K_r, pygame.K_TAB)
+    session.until(lambda: session.game.title is not None)
+    session.run(0.1)
+    title = session.game.title
+    assert title is not None and len(title.cards) == 3
+    place = title._layout.cards[2]
+    at = (place.left + 9, place.top + 9)
+    pygame.event.post(pygame.event.Event(pygame.MOUSEBUTTONDOWN, button=1, pos=at))
+
+    def there() -> bool:
+        newest = session.game.loop.newest()
+        assert newest is not None
+        return bool(np.linalg.inv(newest.cameras[-1].camera_from_world)[2, 3] == saved)
+
+    session.until(there)
+    assert session.game.title is None
