@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 import pytest
 
+from distill.pipeline import PipelineConfig
 from distill.render import RenderConfig, Walks
 from distill.stages import ModelConfig, StageConfig, load_stage
+from distill.trajectories import TrajectoriesConfig
 from engine.settings import PlayConfig
 from worldmodel import config
 from worldmodel.checkpoint import PlayableConfig
@@ -212,6 +214,8 @@ OWNERS = {
     "data": RenderConfig,
     "play": PlayConfig,
     "export": PlayableConfig,
+    "pipeline": PipelineConfig,
+    "trajectories": TrajectoriesConfig,
 }
 MODELS = sorted((CONFIGS.parent / "assets").glob("*/model.yaml"))
 TABLES = {"data/walks.yaml": Walks, "data/starts.yaml": Walks}
