@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
 
     pipeline = command("pipeline", _pipeline, "run all steps from nothing to a measured model")
     pipeline.add_argument("config", type=Path, help="configs/pipeline/*.yaml")
+    pipeline.add_argument("overrides", nargs="*", help="words.name=value")
     pipeline.add_argument("--out", type=Path, required=True, help="a folder; resumed if it exists")
     pipeline.add_argument("--processes", type=int, default=1, help="of training: one per GPU")
     pipeline.add_argument("--workers", type=int, default=0, help="of rendering; 0: by CPU cores")
@@ -160,7 +161,7 @@ def _pipeline(arguments: argparse.Namespace) -> None:
     from distill.pipeline import Machine, PipelineConfig, run_pipeline
     from worldmodel import config as strict
 
-    config = strict.load(arguments.config, PipelineConfig)
+    config = strict.load(arguments.config, PipelineConfig, arguments.overrides)
     machine = Machine(
         processes=arguments.processes,
         workers=arguments.workers,

@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -153,7 +153,29 @@ class EvaluateStep:
         return [at(self.model), "--data", at(self.data), *self.options, "--overwrite"]
 
 
-Step = RenderStep | TrainStep | EncodeStep | TrajectoriesStep | ExportStep | EvaluateStep
+@dataclass(frozen=True, kw_only=True)
+class CompareStep:
+    kind: Literal["compare"]
+    name: str  # a folder; the table is its comparison.md
+    evaluations: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+    settings: ClassVar[None] = None
+    done: ClassVar[str] = "comparison.md"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.evaluations
+
+    def arguments(self, at: Place) -> list[str]:
+        files = [f"{at(name)}/{EvaluateStep.done}" for name in self.evaluations]
+        return [*files, *self.options, "--overwrite"]
+
+
+Step = (
+    RenderStep | TrainStep | EncodeStep | TrajectoriesStep | ExportStep | EvaluateStep | CompareStep
+)
+_WITHOUT_DEVICE = ("render", "export", "compare")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,15 +186,17 @@ class Each:
     of: dict[str, tuple[str, ...]]
     steps: tuple[Step, ...]
 
-    def expanded(self) -> Iterator[Step]:
+    def combinations(self) -> Iterator[dict[str, str]]:
         for words in product(*self.of.values()):
-            named = dict(zip(self.of, words, strict=True))
-            for step in self.steps:
-                plain = _filled(strict.to_plain(step), named)
-                yield strict.build(plain, type(step), f"each of {', '.join(words)}")
+            yield dict(zip(self.of, words, strict=True))
 
 
-def _filled(value: Any, named: Mapping[str, str]) -> Any:
+def _written_out(step: Step, named: Mapping[str, Any]) -> Step:
+    plain = _filled(strict.to_plain(step), named)
+    return strict.build(plain, type(step), f"step {plain['name']!r}")
+
+
+def _filled(value: Any, named: Mapping[str, Any]) -> Any:
     """`value` with every {word} of its texts replaced.
 
     Raises:
@@ -187,7 +211,7 @@ def _filled(value: Any, named: Mapping[str, str]) -> Any:
     try:
         return value.format_map(named)
     except KeyError as error:
-        raise ValueError(f"{value!r}: `of` has no {error}") from error
+        raise ValueError(f"{value!r}: neither `words` nor `of` has {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,11 +219,18 @@ class PipelineConfig:
     """`configs/pipeline/*.yaml`."""
 
     steps: tuple[Step | Each, ...]
+    words: dict[str, Any] = field(default_factory=dict)  # stand in braces in the texts of steps
 
     def all_steps(self) -> list[Step]:
-        """In order, with every `each` written out."""
-        parts = [step.expanded() if isinstance(step, Each) else [step] for step in self.steps]
-        return [step for part in parts for step in part]
+        """In order, with every `each` and all words written out."""
+        written: list[Step] = []
+        for step in self.steps:
+            if isinstance(step, Each):
+                for named in step.combinations():
+                    written += [_written_out(inner, self.words | named) for inner in step.steps]
+            else:
+                written.append(_written_out(step, self.words))
+        return written
 
     def __post_init__(self) -> None:
         known: set[str] = set()
@@ -250,9 +281,11 @@ def run_pipeline(config: PipelineConfig, out: Path, machine: Machine, command: C
         code = _run(step, out, machine, command)
         if code != 0 or not _result(out, step).is_file():
             raise ValueError(f"step {step.name!r} failed (exit code {code}); see above")
-        _write(out / RECORD, record | {step.name: wanted[step.name]})
-        record = _read_record(out)
-    print(summary(steps, out))
+        record = record | {step.name: wanted[step.name]}
+        _write(out / RECORD, json.dumps(record, indent=1))
+    page = summary(steps, out)
+    _write(out / "training.md", page)
+    print(page)
 
 
 def summary(steps: Sequence[Step], out: Path) -> str:
@@ -281,14 +314,14 @@ def _missing(steps: Sequence[Step], out: Path) -> Iterator[Step]:
 
 def _run(step: Step, out: Path, machine: Machine, command: Command) -> int:
     target = out / step.name
-    if step.kind == "evaluate":
+    if step.kind in ("evaluate", "compare"):
         target.mkdir(exist_ok=True)
         target = target / step.done
     arguments = [step.kind, *step.arguments(lambda name: str(out / name)), "--out", str(target)]
     if step.kind == "render":
         workers = str(machine.workers or _workers())
         arguments += ["--workers", workers, "--devices", str(machine.processes)]
-    elif machine.device is not None and step.kind != "export":
+    elif machine.device is not None and step.kind not in _WITHOUT_DEVICE:
         arguments += ["--device", machine.device]
     if machine.here:
         return command(arguments)
@@ -307,7 +340,7 @@ def _result(out: Path, step: Step) -> Path:
 def _settings(step: Step) -> dict[str, Any]:
     """The step, and what its config file says: what must not change once it is done."""
     plain: dict[str, Any] = strict.to_plain(step)
-    if isinstance(step, EncodeStep | EvaluateStep):
+    if step.settings is None:
         return plain
     loaded = strict.load(step.config, step.settings, step.overrides)
     inner = {f"settings.{key}": value for key, value in strict.to_plain(loaded).items()}
@@ -340,9 +373,9 @@ def _read_record(out: Path) -> dict[str, Any]:
     return record
 
 
-def _write(path: Path, record: Mapping[str, Any]) -> None:
+def _write(path: Path, text: str) -> None:
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    temporary.write_text(text + "\n", encoding="utf-8")
     temporary.replace(path)
 
 

@@ -91,6 +91,8 @@ def test_causal_consistency_stores_nothing_and_regression_says_what_it_stores(na
     steps = strict.load(NANO, PipelineConfig).all_steps()
     rows = {line.split(" | ")[0][2:]: line for line in summary(steps, nano).splitlines()[2:]}
     assert rows["2-causal-cd"].endswith("|  |")
+    assert rows["2-causal-cd"] in (nano / "training.md").read_text().splitlines()
+    assert "| 2 steps |" in (nano / "table" / "comparison.md").read_text()
     stored = sum(
         np.prod(ClipSet(nano / "causal-paths").array("paths", clip).shape) * 2 for clip in range(4)
     )
@@ -150,7 +152,7 @@ def test_a_step_that_fails_stops_the_pipeline(tmp_path: Path) -> None:
         ("{kind: paint, name: a}", "expected one of render, train"),
         (
             "{kind: each, of: {x: [a]}, steps: [{kind: render, name: '{y}', config: z.yaml}]}",
-            "`of` has no 'y'",
+            "neither `words` nor `of` has 'y'",
         ),
     ],
 )
@@ -166,6 +168,15 @@ def test_the_settings_of_every_pipeline_are_read_before_its_first_step(path: Pat
     config = strict.load(path, PipelineConfig)
     assert config.steps[0].kind == "render"
     assert all(_settings(step) for step in config.all_steps())
+
+
+def test_words_are_written_into_the_texts_of_steps_and_changed_on_the_command_line() -> None:
+    path = "configs/pipeline/pocket.yaml"
+    for overrides, seconds in (((), "840.0"), (("words.stage_1_s=30.0",), "30.0")):
+        steps = strict.load(path, PipelineConfig, overrides).all_steps()
+        (stage_1,) = (step for step in steps if step.name == "stage-1")
+        assert stage_1.kind == "train"
+        assert f"time_budget_s={seconds}" in stage_1.overrides
 
 
 def test_each_writes_its_steps_out_for_every_combination() -> None:
@@ -184,6 +195,8 @@ def test_each_writes_its_steps_out_for_every_combination() -> None:
         step.name for step in paper if step.kind == "train" and step.name.startswith("3-from-")
     ]
     assert len(table) == len(set(table)) == 5 * 3
+    evaluated = {step.name for step in paper if step.kind == "evaluate"}
+    assert evaluated == set(paper[-1].reads)
 
 
 @pytest.mark.slow
