@@ -78,6 +78,11 @@ class StageConfig:
             raise ValueError("critic_optimizer belongs to distribution_matching, and to it alone")
         if self.accumulate < 1:
             raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
+        if self.accumulate > 1 and self.compile and self.objective.kind == "reconstruction":
+            raise ValueError(
+                "accumulate: the captured graphs of an autoencoder overwrite their gradients;"
+                " set compile: false or a larger batch_size"
+            )
         if self.objective.kind == "endpoint_regression" and (
             self.time_reversal or self.prompt_dropout
         ):

@@ -227,6 +227,13 @@ def test_accumulated_gradients_are_the_mean_of_those_of_their_batches(tmp_path: 
     torch.testing.assert_close(loss, torch.stack(losses).mean())
 
 
+def test_captured_graphs_do_not_accumulate() -> None:
+    path = Path("configs/stage/autoencoder.yaml")
+    with pytest.raises(ValueError, match="overwrite their gradients; set compile: false"):
+        load_stage(path, ["accumulate=2"])
+    assert load_stage(path, ["accumulate=2", "compile=false"])[0].accumulate == 2
+
+
 def test_a_run_with_accumulated_steps_reads_every_batch_once(tmp_path: Path) -> None:
     data = _data("nano/1", tmp_path)
     trainer = _trainer("nano/1", data, tmp_path / "run", "steps=4", "accumulate=2")
