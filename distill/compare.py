@@ -35,6 +35,8 @@ MEASURES = (
     Measure("camera direction error", ("camera_direction_error_deg",), "degrees"),
     Measure("Fréchet distance", ("frechet_distance",)),
     Measure("still camera, PSNR to its first frame", ("still", "psnr_to_first_db"), "dB"),
+    Measure("recognised after a full turn, share", ("returning", "full turn", "recognised")),
+    Measure("recognised after out and back, share", ("returning", "out and back", "recognised")),
     Measure("walks that collapsed", ("long_play", "collapse", "collapsed_walks")),
     Measure("autoencoder PSNR", ("autoencoder_psnr_db",), "dB"),
 )  # fmt: skip
