@@ -35,6 +35,8 @@ MEASURES = (
     Measure("camera direction error", ("camera_direction_error_deg",), "degrees"),
     Measure("Fréchet distance", ("frechet_distance",)),
     Measure("still camera, PSNR to its first frame", ("still", "psnr_to_first_db"), "dB"),
+    Measure("recognised after a full turn, share", ("returning", "full turn", "recognised")),
+    Measure("recognised after out and back, share", ("returning", "out and back", "recognised")),
     Measure("walks that collapsed", ("long_play", "collapse", "collapsed_walks")),
     Measure("autoencoder PSNR", ("autoencoder_psnr_db",), "dB"),
 )  # fmt: skip
@@ -156,11 +158,15 @@ def _cells(values: Sequence[float | None]) -> list[str]:
 
 
 def _circumstances(evaluations: Mapping[str, Tree]) -> list[str]:
-    return [
-        f"- {name}: model {found['model']}, commit {found['commit']}, {found['device']},"
-        f" {found['worlds']} worlds, {found['context_frames']} true frames, seed {found['seed']}"
-        for name, found in evaluations.items()
-    ]
+    """How each was measured; those measured alike share a line."""
+    alike: dict[str, list[str]] = {}
+    for name, found in evaluations.items():
+        how = (
+            f"model {found['model']}, commit {found['commit']}, {found['device']},"
+            f" {found['worlds']} worlds, {found['context_frames']} true frames, seed {found['seed']}"
+        )
+        alike.setdefault(how, []).append(name)
+    return [f"- {', '.join(names)}: {how}" for how, names in alike.items()]
 
 
 def _cautions(first: Tree, others: Sequence[Tree]) -> list[str]:
@@ -183,5 +189,5 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     stems = [path.stem for path in paths]
     if len(set(stems)) == len(stems):
         return stems
-    parents = [path.resolve().parent.name for path in paths]
+    parents = [path.resolve().parent.name.removesuffix("-evaluation") for path in paths]
     return parents if len(set(parents)) == len(parents) else [str(path) for path in paths]

@@ -67,8 +67,13 @@ def test_a_line_for_each_model_and_number_of_steps() -> None:
 
 def test_files_are_named_by_what_tells_them_apart() -> None:
     assert names_of([Path("x/a.json"), Path("x/b.json")]) == ["a", "b"]
-    alike = [Path("one/evaluation.json"), Path("two/evaluation.json")]
+    alike = [Path("one-evaluation/evaluation.json"), Path("two/evaluation.json")]
     assert names_of(alike) == ["one", "two"]
+
+
+def test_evaluations_that_were_made_alike_say_so_in_one_line() -> None:
+    page = compare({"a": _evaluation(), "b": _evaluation(), "c": _evaluation(commit="later")})
+    assert [line[:6] for line in page.splitlines() if "commit" in line] == ["- a, b", "- c: m"]
 
 
 def test_the_command_writes_the_table_and_overwrites_nothing(tmp_path: Path) -> None:

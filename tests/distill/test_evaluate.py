@@ -7,9 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.comparison import colour_drift, has_moved, measure, true_features
+from distill.comparison import (
+    colour_drift,
+    frechet_numbers,
+    has_moved,
+    measure,
+    true_features,
+)
 from distill.evaluate import Extent, Truth, wrong_cameras
-from distill.features import Ruler
+from distill.features import CLIP_FRAMES, CLIP_NUMBERS, Ruler
 from distill.result import headline
 from distill.rollout import Views
 from tests.worldmodel import tiny
@@ -114,3 +120,26 @@ def test_horizons_by_which_no_camera_has_moved_have_no_distance_to_truth() -> No
     row = measure(truth, truth.frames, Extent(known=2, longest=4), ruler, None)
     assert "psnr_db" not in row
     assert row["gradient_energy_ratio"]["1"] == 1.0
+
+
+def test_enough_clips_have_a_frechet_distance_to_the_truth_and_a_floor() -> None:
+    clips, frames = CLIP_NUMBERS + 2, 2 + CLIP_FRAMES
+    random = torch.Generator().manual_seed(3)
+    true, other = (
+        torch.randint(0, top, (clips, frames, 32, 64, 3), generator=random).byte()
+        for top in (255, 200)
+    )
+    cameras = _cameras((1,))[:, :1].expand(clips, frames, -1, -1)
+    truth = Truth(frames=true, latents=torch.zeros(clips, frames, 8, 4), views=_views(cameras))
+    ruler = Ruler("tiny", tiny.autoencoder().encoder)
+    extent = Extent(known=2, clips=clips, longest=CLIP_FRAMES, steps=())
+    features = true_features(truth, extent, ruler)
+    assert features is not None
+    rows = {
+        name: measure(truth, made, extent, ruler, features)
+        for name, made in (("truth", true), ("other", other))
+    }
+    found = frechet_numbers(rows, features, clips)
+    assert found["clips"] == clips
+    assert found["distance"]["truth"] == pytest.approx(0.0, abs=1e-3)
+    assert found["distance"]["other"] > found["floor_of_true_halves"] > 0
