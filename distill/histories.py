@@ -29,14 +29,12 @@ class NoisyHistory(TeacherForcing):
         tokens: int,
         cache: CacheConfig,
         device: torch.device,
-        block_tokens: int = 128,
     ) -> None:
-        """`block_tokens`: the granularity at which a GPU skips what is masked out."""
 
         def seen(query: Tensor, key: Tensor) -> Tensor:
             return _remembered(query - 1, key, cache) | (key == query)
 
-        self.mask = _mask(seen, (frames, frames), tokens, device, block_tokens)
+        self.mask = mask_of_frames(seen, (frames, frames), tokens, device)
 
 
 class CleanHistory:
@@ -54,8 +52,8 @@ class CleanHistory:
             own = key - frames == query
             return (_remembered(query - 1, key, cache) & (key < frames)) | own
 
-        self._among_clean = _mask(clean, (frames, frames), tokens, device)
-        self._of_noisy = _mask(noisy, (frames, 2 * frames), tokens, device)
+        self._among_clean = mask_of_frames(clean, (frames, frames), tokens, device)
+        self._of_noisy = mask_of_frames(noisy, (frames, 2 * frames), tokens, device)
 
     @torch.no_grad()
     def kernels(
@@ -66,7 +64,7 @@ class CleanHistory:
         *kernels, last = (_Recording(self._among_clean) for _ in layers)
         zero = context.new_zeros(context.shape[:2])
         last.record(*network.last_keys_values(context, zero, words, geometry, kernels))
-        return [_After(kernel, self._of_noisy) for kernel in (*kernels, last)]
+        return [Beside(kernel.keys, kernel.values, self._of_noisy) for kernel in (*kernels, last)]
 
 
 class _Recording(TeacherForcing):
@@ -83,11 +81,12 @@ class _Recording(TeacherForcing):
         self.keys, self.values = k, v
 
 
-class _After(TeacherForcing):
-    """Noisy frames see themselves and the recorded clean ones before them."""
+class Beside(TeacherForcing):
+    """Frames see themselves and what was remembered of others, as a mask says."""
 
-    def __init__(self, clean: _Recording, mask: BlockMask | Tensor) -> None:
-        self.mask, self.keys, self.values = mask, clean.keys, clean.values
+    def __init__(self, keys: Tensor, values: Tensor, mask: BlockMask | Tensor) -> None:
+        """Remembered `keys` and `values` [b f p g d]; `mask`: of f remembered frames, then the new."""
+        self.mask, self.keys, self.values = mask, keys, values
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values = torch.cat([self.keys, k], dim=1), torch.cat([self.values, v], dim=1)
@@ -100,12 +99,11 @@ def _remembered(newest: Tensor, key: Tensor, cache: CacheConfig) -> Tensor:
     return (recent | (key < cache.sink_frames)) & (key <= newest)
 
 
-def _mask(
+def mask_of_frames(
     seen: Rule,
     frames: tuple[int, int],
     tokens: int,
     device: torch.device,
-    block_tokens: int = 128,
 ) -> BlockMask | Tensor:
     """`seen` between the tokens of so many query and key frames."""
     queries, keys = (count * tokens for count in frames)
@@ -114,8 +112,6 @@ def _mask(
         return seen(query // tokens, key // tokens)
 
     if device.type == "cuda":
-        return create_block_mask(
-            allowed, None, None, queries, keys, str(device), BLOCK_SIZE=block_tokens
-        )
+        return create_block_mask(allowed, None, None, queries, keys, str(device))
     rows, columns = torch.arange(queries, device=device), torch.arange(keys, device=device)
     return allowed(0, 0, rows[:, None], columns[None])

@@ -28,7 +28,7 @@ from distill.objectives import (
     teacher_forced,
     unwrapped,
 )
-from distill.self_rollout import Plan, self_rollout
+from distill.self_rollout import Plan, Player, self_rollout
 from worldmodel import flow
 from worldmodel.attention import Attend, attend_all
 from worldmodel.kv_cache import CacheConfig
@@ -116,6 +116,7 @@ class DistributionMatching:
         self._levels = flow.schedule(config.student_steps, config.shift)
         self._levels_there = self._levels.to(self._plain.position.device)
         self._first_levels = flow.schedule(config.first_frame_steps, config.shift)
+        self._player: Player | None = None  # made when the first batch shows how large it is
 
     def due(self, step: int) -> Sequence[str]:
         return ("critic",) if step % self.config.critic_updates else ("student", "critic")
@@ -172,8 +173,18 @@ class DistributionMatching:
         )
         known_frames = 0 if random.random() < config.invented_share else config.known_frames
         known = batch.latents[:, :known_frames].float()
-        student = self.trained["student"]
-        return self_rollout(student, geometry, batch.words, known, self.cache, plan, moment.random)
+        player = self._player_for(batch.words, geometry)
+        inputs = (geometry, batch.words, known, plan, moment.random)
+        return self_rollout(self.trained["student"], player, *inputs)
+
+    def _player_for(self, words: Tensor, geometry: Geometry) -> Player:
+        if self._player is None or not self._player.fits(words, geometry):
+            clips, frames = len(words), geometry.matrix.shape[1]
+            blocks = self.config.block_frames
+            self._player = Player(
+                self._plain, self.cache, clips=clips, frames=frames, block_frames=blocks
+            )
+        return self._player
 
     def _score(
         self,

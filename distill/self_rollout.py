@@ -1,25 +1,30 @@
 """The student's own rollout, differentiable at one denoising step of every frame.
 
-Training cannot use the ring cache of play: gradients need keys and values that nobody overwrites. Here
-every write makes new tensors. What a frame may see is the same, which a test proves.
+It is played first, frame after frame and without gradients, as fast as the player plays. That leaves the
+noisy latents every exit step saw, and what was remembered of every frame. Nothing remembered has a
+gradient, so the exit steps of all frames are then one pass of the network, which has: the same frames
+and the same gradients as a rollout that is differentiable on the way (a test holds it to one).
 Source: Self Forcing (arXiv 2506.08009) and Causal Forcing++ (arXiv 2605.15141), section 3.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import cast
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from distill.histories import Beside, mask_of_frames
 from worldmodel import flow
+from worldmodel.attention import Attend
+from worldmodel.cuda_graph import CudaGraph
 from worldmodel.kv_cache import CacheConfig
 from worldmodel.sampler import Commit
-from worldmodel.transformer import Geometry, WorldTransformer
+from worldmodel.session import prepare
+from worldmodel.transformer import EagerPlaces, Geometry, WorldTransformer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +41,10 @@ class Plan:
 
 def self_rollout(
     student: nn.Module,
+    player: Player,
     geometry: Geometry,
     words: Tensor,
     known: Tensor,
-    cache: CacheConfig,
     plan: Plan,
     random: torch.Generator,
 ) -> Tensor:
@@ -49,21 +54,200 @@ def self_rollout(
     Frames are remembered without gradient: clean, or, if the last denoising step writes the memory, as
     that step leaves them; the steps after the exit then run too, as they will in play.
     """
-    wrapped = isinstance(student, nn.parallel.DistributedDataParallel)
-    plain = cast(WorldTransformer, student.module if wrapped else student)
-    memory = Memory(cache, plain, len(known))
-    rollout = _Rollout(student, plain, words, memory, plan, random)
-    frames: list[Tensor] = []
-    for start, stop in _blocks(known.shape[1], geometry.matrix.shape[1], plan.block_frames):
-        place = geometry.frames(start, stop)
-        if start < known.shape[1]:
-            latent = known[:, start:stop]
-            rollout.commit(latent, place)
+    played = player.play(geometry, words, known, plan, random)
+    if not torch.is_grad_enabled():
+        return played.latents
+    first, frames = known.shape[1], geometry.matrix.shape[1]
+    place, kernels = geometry.frames(first, frames), player.exit_kernels(first, plan)
+    velocity = student(played.exits, played.levels, words, place, kernels)
+    made = flow.x0_from_velocity(played.exits, velocity, played.levels)
+    return torch.cat([known, made], dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What a rollout leaves."""
+
+    latents: Tensor  # [b f p c]: the known frames, then x0 at the exit step of every other
+    exits: Tensor  # [b n p c]: the noisy latents that the exit steps of the n generated frames saw
+    levels: Tensor  # [b n], their noise levels
+
+
+class Player:
+    """Plays clips with the student's weights and remembers every frame, without gradients.
+
+    All buffers have their full size from the first frame on, so that on a GPU its two functions, one
+    denoising step and one commit, are captured graphs, as they are in play.
+    """
+
+    def __init__(
+        self,
+        student: WorldTransformer,
+        cache: CacheConfig,
+        *,
+        clips: int,
+        frames: int,
+        block_frames: int = 1,
+    ) -> None:
+        """`frames` a clip; at most `block_frames` are made at once."""
+        device, model = student.position.device, student.config
+        self._student, self._cache, self._frames = student, cache, frames
+        self._device, self._tokens = device, model.tokens_per_frame
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        self._network: WorldTransformer = prepare(WorldTransformer(model), device, dtype)
+        remembered, own = frames * self._tokens, block_frames * self._tokens
+        shape = (model.layers, clips, model.kv_heads, remembered + own, model.head_width)
+        self._keys = torch.zeros(shape, dtype=dtype, device=device)  # [layers b g f*p+n*p d]
+        self._values = torch.zeros(shape, dtype=dtype, device=device)
+        self._token = torch.arange(remembered, device=device).view(frames, self._tokens)
+        # what is seen after each number of frames: added to the scores of f*p remembered tokens
+        self._bias = torch.full((frames + 1, remembered), float("-inf"), dtype=dtype, device=device)
+        for count in range(frames + 1):
+            for frame in _remembered(count, cache):
+                self._bias[count, self._token[frame]] = 0.0
+        self._graphs: dict[tuple[str, int], CudaGraph] = {}
+        self._masks: dict[tuple[int, int], list[Attend]] = {}
+
+    def fits(self, words: Tensor, geometry: Geometry) -> bool:
+        """Whether it was made for clips like these."""
+        return (len(words), geometry.matrix.shape[1]) == (self._keys.shape[1], self._frames)
+
+    @torch.no_grad()
+    def play(
+        self,
+        geometry: Geometry,
+        words: Tensor,
+        known: Tensor,
+        plan: Plan,
+        random: torch.Generator,
+    ) -> Played:
+        weights = [p.detach() for p in self._student.parameters()]
+        torch._foreach_copy_(list(self._network.parameters()), weights)
+        latents, exits, levels = [known], [], []
+        with torch.autocast(self._device.type, enabled=False):
+            for start, stop in _blocks(known.shape[1], self._frames, plan.block_frames):
+                place = geometry.frames(start, stop).tensors()
+                if start < known.shape[1]:
+                    self._remember(known[:, start:stop], words, place, start, stop)
+                    continue
+                shape = (len(known), stop - start, *known.shape[2:])
+                block = self._block(shape, words, place, start, plan, random)
+                latents.append(block.latents)
+                exits.append(block.exits)
+                levels.append(block.levels)
+        return Played(torch.cat(latents, 1), torch.cat(exits, 1), torch.cat(levels, 1))
+
+    def exit_kernels(self, first: int, plan: Plan) -> list[Attend]:
+        """With which the frames from `first` on see, all at once, what each saw when it was made."""
+        if (first, plan.block_frames) not in self._masks:
+            block_of = torch.arange(self._frames, device=self._device)
+            sees = torch.zeros(self._frames, self._frames, dtype=torch.bool, device=self._device)
+            for start, stop in _blocks(first, self._frames, plan.block_frames):
+                block_of[start:stop] = start
+                sees[start:stop, list(_remembered(start, self._cache))] = True
+            frames = self._frames
+
+            def seen(query: Tensor, key: Tensor) -> Tensor:
+                query, own = query + first, (key - frames + first).clamp_min(0)
+                past = sees[query, key.clamp_max(frames - 1)] & (key < frames)
+                return past | ((key >= frames) & (block_of[own] == block_of[query]))
+
+            new = frames - first
+            mask = mask_of_frames(seen, (new, frames + new), self._tokens, self._device)
+            remembered = frames * self._tokens
+            self._masks[first, plan.block_frames] = [
+                Beside(_frame_layout(keys, frames), _frame_layout(values, frames), mask)
+                for keys, values in zip(
+                    self._keys[..., :remembered, :], self._values[..., :remembered, :], strict=True
+                )
+            ]
+        return self._masks[first, plan.block_frames]
+
+    def _block(
+        self,
+        shape: tuple[int, ...],
+        words: Tensor,
+        place: tuple[Tensor, ...],
+        start: int,
+        plan: Plan,
+        random: torch.Generator,
+    ) -> Played:
+        """Make and remember frames of latents `shape` [b n p c]."""
+        own = plan.commit == "own"
+        levels, exit_step = plan.levels, plan.exit_step
+        if start == 0:
+            levels, exit_step = plan.first_levels, plan.first_exit_step
+        last = len(levels) - 2 if own else exit_step
+
+        def noise() -> Tensor:
+            return torch.randn(shape, generator=random, device=self._device)
+
+        latent = noise()
+        for step in range(last + 1):
+            sigma = latent.new_full(shape[:2], levels[step])
+            x0 = self._x0(latent, sigma, words, place, start)
+            if step == exit_step:
+                block = Played(x0, latent, sigma)
+            if step < last:
+                latent = flow.interpolate(x0, noise(), latent.new_full(shape[:2], levels[step + 1]))
+        if own:
+            self._keep_own(start, start + shape[1])
         else:
-            shape = (len(known), stop - start, *known.shape[2:])
-            latent = rollout.block(shape, place, first=start == 0)
-        frames.append(latent)
-    return torch.cat(frames, dim=1)
+            self._remember(block.latents, words, place, start, start + shape[1])
+        return block
+
+    def _x0(
+        self,
+        latent: Tensor,
+        sigma: Tensor,
+        words: Tensor,
+        place: tuple[Tensor, ...],
+        start: int,
+    ) -> Tensor:
+        inputs = (latent, sigma, words, self._bias[start], *place)
+        return self._run("denoise", self._denoise, inputs).clone()
+
+    def _remember(
+        self, latent: Tensor, words: Tensor, place: tuple[Tensor, ...], start: int, stop: int
+    ) -> None:
+        tokens = self._token[start:stop].flatten()
+        self._run("commit", self._commit, (latent, words, self._bias[stop], tokens, *place))
+
+    def _keep_own(self, start: int, stop: int) -> None:
+        remembered, here = self._frames * self._tokens, self._token[start:stop].flatten()
+        own = slice(remembered, remembered + len(here))
+        for memory in (self._keys, self._values):
+            memory.index_copy_(3, here, memory[..., own, :])
+
+    def _denoise(
+        self, latent: Tensor, sigma: Tensor, words: Tensor, bias: Tensor, *place: Tensor
+    ) -> Tensor:
+        """x0 of latent [b n p c]; the frames see the memory, through `bias` [f*p], and each other."""
+        bias = torch.cat([bias, bias.new_zeros(latent.shape[1] * self._tokens)])
+        kernels = [_Seeing(k, v, bias) for k, v in zip(self._keys, self._values, strict=True)]
+        velocity = self._network(latent, sigma, words, EagerPlaces(Geometry(*place)), kernels)
+        return flow.x0_from_velocity(latent, velocity, sigma)
+
+    def _commit(
+        self, latent: Tensor, words: Tensor, bias: Tensor, tokens: Tensor, *place: Tensor
+    ) -> Tensor:
+        """Write frames into the memory at `tokens` [n*p]; they see what it then holds."""
+        *kernels, last = (
+            _Writing(k, v, bias, tokens) for k, v in zip(self._keys, self._values, strict=True)
+        )
+        zero, places = latent.new_zeros(latent.shape[:2]), EagerPlaces(Geometry(*place))
+        last.write(*self._network.last_keys_values(latent, zero, words, places, kernels))
+        return tokens
+
+    def _run(
+        self, name: str, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]
+    ) -> Tensor:
+        if self._device.type != "cuda":
+            return function(*inputs)
+        key = (name, inputs[0].shape[1])
+        if key not in self._graphs:
+            self._graphs[key] = CudaGraph(function, inputs)
+        return self._graphs[key](*inputs)
 
 
 def _blocks(known: int, frames: int, size: int) -> Iterator[tuple[int, int]]:
@@ -72,153 +256,45 @@ def _blocks(known: int, frames: int, size: int) -> Iterator[tuple[int, int]]:
     yield from ((start, min(start + size, frames)) for start in range(known, frames, size))
 
 
+def _remembered(count: int, cache: CacheConfig) -> Iterator[int]:
+    """The frames that memory holds after `count` frames."""
+    sinks = min(cache.sink_frames, count)
+    yield from range(sinks)
+    yield from range(max(sinks, count - cache.window_frames), count)
+
+
 @dataclass(frozen=True, slots=True)
-class _Rollout:
-    student: nn.Module  # what gradients flow through; may be wrapped for several processes
-    plain: WorldTransformer
-    words: Tensor
-    memory: Memory
-    plan: Plan
-    random: torch.Generator
+class _Seeing:
+    """New frames are put beside the memory of a layer and attend to both."""
 
-    def block(self, shape: tuple[int, ...], place: Geometry, *, first: bool) -> Tensor:
-        """Make and remember frames of latents `shape` [b n p c]."""
-        plan, own = self.plan, self.plan.commit == "own"
-        levels, exit_step = plan.levels, plan.exit_step
-        if first:
-            levels, exit_step = plan.first_levels, plan.first_exit_step
-        last = len(levels) - 2 if own else exit_step
-        latent = made = self._noise(shape)
-        for step in range(last + 1):
-            kernels = self.memory.reading(shape[1])
-            with torch.set_grad_enabled(torch.is_grad_enabled() and step == exit_step):
-                x0 = self._x0(latent, levels[step], place, kernels)
-            if step == exit_step:
-                made = x0
-            if step < last:
-                lower = latent.new_full(shape[:2], levels[step + 1])
-                latent = flow.interpolate(x0.detach(), self._noise(shape), lower)
-        if own:
-            self.memory.keep(kernels)
-        else:
-            self.commit(made.detach(), place)
-        return made
-
-    @torch.no_grad()
-    def commit(self, latent: Tensor, place: Geometry) -> None:
-        """Remember clean frames; the last layer stops at its keys and values."""
-        kernels = self.memory.writing(latent.shape[1])
-        zero = latent.new_zeros(latent.shape[:2])
-        inputs = (latent, zero, self.words, place, kernels[:-1])
-        kernels[-1].write(*self.plain.last_keys_values(*inputs))
-        self.memory.take_over(kernels)
-
-    def _x0(
-        self, latent: Tensor, level: float, place: Geometry, kernels: Sequence[Reading]
-    ) -> Tensor:
-        network = self.student if torch.is_grad_enabled() else self.plain
-        sigma = latent.new_full(latent.shape[:2], level)
-        velocity = network(latent, sigma, self.words, place, kernels)
-        return flow.x0_from_velocity(latent, velocity, sigma)
-
-    def _noise(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.randn(shape, generator=self.random, device=self.words.device)
-
-
-class Memory:
-    """Keys and values of the frames so far, in the slots where play keeps them, without gradients.
-
-    It has its full size from the first frame on and hides what is empty, so that a compiled block sees
-    one shape only. Nothing is overwritten: a write makes new tensors, and gradients keep the old ones.
-    """
-
-    def __init__(self, config: CacheConfig, network: WorldTransformer, batch: int) -> None:
-        self.config = config
-        model, device = network.config, network.latent_in.weight.device
-        tokens = model.tokens_per_frame
-        shape = (batch, model.kv_heads, config.slots * tokens, model.head_width)
-        empty = torch.zeros(shape, dtype=_compute_dtype(network), device=device)
-        # not one tensor twice: a compiler would see another case in that
-        self._layers = [(empty, torch.zeros_like(empty))] * model.layers
-        self._tokens_of_slot = torch.arange(shape[2], device=device).view(config.slots, tokens)
-        self._frames = 0
-
-    def reading(self, frames: int) -> list[Reading]:
-        """Kernels with which `frames` new frames see the memory and each other."""
-        own = frames * self._tokens_of_slot.shape[1]
-        bias = self._bias(self._frames, own)
-        return [Reading(keys, values, bias) for keys, values in self._layers]
-
-    def writing(self, frames: int) -> list[Writing]:
-        """Kernels that write `frames` new frames first; these see what the memory then holds."""
-        bias = self._bias(self._frames + frames, 0)
-        tokens = self._tokens(frames)
-        return [Writing(keys, values, tokens, bias) for keys, values in self._layers]
-
-    def take_over(self, kernels: Sequence[Writing]) -> None:
-        """Remember what a pass with `writing` kernels wrote."""
-        self._frames += len(kernels[0].tokens) // self._tokens_of_slot.shape[1]
-        self._layers = [(kernel.keys, kernel.values) for kernel in kernels]
-
-    def keep(self, kernels: Sequence[Reading]) -> None:
-        """Remember the frames of a pass with `reading` kernels as that pass saw them."""
-        frames = kernels[0].own[0].shape[2] // self._tokens_of_slot.shape[1]
-        tokens = self._tokens(frames)
-        self._frames += frames
-        self._layers = [
-            (
-                kernel.keys.index_copy(2, tokens, kernel.own[0]),
-                kernel.values.index_copy(2, tokens, kernel.own[1]),
-            )
-            for kernel in kernels
-        ]
-
-    def _tokens(self, frames: int) -> Tensor:
-        """Where the next `frames` frames are kept; built from views, without waiting for a GPU."""
-        slots = [self.config.slot(self._frames + i) for i in range(frames)]
-        return torch.cat([self._tokens_of_slot[slot] for slot in slots])
-
-    def _bias(self, filled: int, own: int) -> Tensor:
-        """Added to all scores, [slots*p + own]: hides the slots that no frame has been put into."""
-        empty, _ = self._layers[0]
-        bias = empty.new_zeros(empty.shape[2] + own)
-        bias[filled * self._tokens_of_slot.shape[1] : empty.shape[2]] = float("-inf")
-        return bias
-
-
-@dataclass
-class Reading:
-    """New frames attend to the memory and to each other."""
-
-    keys: Tensor  # [b g slots*p d]
+    keys: Tensor  # [b g f*p+n*p d]
     values: Tensor
-    bias: Tensor  # [slots*p + n*p]
-    own: tuple[Tensor, Tensor] = field(init=False)  # keys and values of the new frames, [b g n*p d]
+    bias: Tensor  # [f*p + those of the new frames]
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        own_keys, own_values = _layout(k), _layout(v)
-        self.own = own_keys.detach(), own_values.detach()
-        keys = torch.cat([self.keys, own_keys], dim=2)
-        values = torch.cat([self.values, own_values], dim=2)
-        return _attend(q, keys, values, self.bias)
+        seen, new = len(self.bias), k.shape[1] * k.shape[2]
+        self.keys[:, :, seen - new : seen].copy_(_layout(k))
+        self.values[:, :, seen - new : seen].copy_(_layout(v))
+        return _attend(q, self.keys[:, :, :seen], self.values[:, :, :seen], self.bias)
 
 
-@dataclass
-class Writing:
-    """New frames are put into the memory and attend to all it then holds."""
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """New frames are put into the memory of a layer and attend to all it then holds."""
 
     keys: Tensor
     values: Tensor
+    bias: Tensor  # [f*p]
     tokens: Tensor  # [n*p], where the new frames belong
-    bias: Tensor  # [slots*p]
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         self.write(k, v)
-        return _attend(q, self.keys, self.values, self.bias)
+        seen = len(self.bias)
+        return _attend(q, self.keys[:, :, :seen], self.values[:, :, :seen], self.bias)
 
     def write(self, k: Tensor, v: Tensor) -> None:
-        self.keys = self.keys.index_copy(2, self.tokens, _layout(k))
-        self.values = self.values.index_copy(2, self.tokens, _layout(v))
+        self.keys.index_copy_(2, self.tokens, _layout(k).to(self.keys.dtype))
+        self.values.index_copy_(2, self.tokens, _layout(v).to(self.values.dtype))
 
 
 def _attend(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
@@ -232,8 +308,5 @@ def _layout(x: Tensor) -> Tensor:
     return rearrange(x, "b f p g d -> b g (f p) d")
 
 
-def _compute_dtype(network: WorldTransformer) -> torch.dtype:
-    """The type keys and values come in: autocast's where that is on."""
-    weight = network.latent_in.weight
-    device = weight.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+def _frame_layout(x: Tensor, frames: int) -> Tensor:
+    return rearrange(x, "b g (f p) d -> b f p g d", f=frames)

@@ -14,11 +14,11 @@ from distill.batches import LatentBatch
 from distill.histories import CleanHistory, NoisyHistory
 from distill.matching import DistributionMatching, DistributionMatchingConfig
 from distill.objectives import Moment, teacher_forced
-from distill.self_rollout import Memory
 from tests.worldmodel import tiny
-from worldmodel.attention import TeacherForcing
-from worldmodel.kv_cache import CacheConfig
-from worldmodel.transformer import Geometry
+from worldmodel.attention import Cached, TeacherForcing
+from worldmodel.kv_cache import CacheConfig, KVCache
+from worldmodel.sampler import Sampler
+from worldmodel.transformer import Geometry, WorldTransformer
 
 FRAMES, CPU = 7, torch.device("cpu")
 
@@ -35,6 +35,20 @@ def _batch(seed: int = 0) -> LatentBatch:
     )
 
 
+def _memory(model: WorldTransformer, cache: CacheConfig) -> KVCache:
+    config = model.config
+    return KVCache(
+        cache,
+        layers=config.layers,
+        batch=2,
+        kv_heads=config.kv_heads,
+        tokens_per_frame=config.tokens_per_frame,
+        head_width=config.head_width,
+        dtype=torch.float32,
+        device=CPU,
+    )
+
+
 @pytest.mark.parametrize(("sink", "window"), [(0, 3), (1, 3), (2, 2), (0, 12)])
 @torch.no_grad()
 def test_a_noisy_history_is_a_memory_that_every_noisy_frame_leaves(sink: int, window: int) -> None:
@@ -45,13 +59,14 @@ def test_a_noisy_history_is_a_memory_that_every_noisy_frame_leaves(sink: int, wi
     noisy, sigma = batch.latents.float(), torch.rand(2, FRAMES)
     kernel = NoisyHistory(FRAMES, 8, cache, CPU)
     whole = model(noisy, sigma, batch.words, geometry, [kernel] * model.config.layers)
-    memory, made = Memory(cache, model, 2), []
+    memory = _memory(model, cache)
+    sampler, made = Sampler(model, tiny.autoencoder(), memory), []
     for index in range(FRAMES):
         here = slice(index, index + 1)
-        kernels = memory.reading(1)
+        kernels = [Cached(memory, layer) for layer in range(model.config.layers)]
         place = geometry.frame(index)
         made.append(model(noisy[:, here], sigma[:, here], batch.words, place, kernels))
-        memory.keep(kernels)
+        sampler.commit_own(torch.tensor([cache.slot(index)]))
     torch.testing.assert_close(torch.cat(made, 1), whole, rtol=1e-4, atol=1e-4)
 
 

@@ -10,19 +10,22 @@ import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
+from torch.nn.functional import scaled_dot_product_attention
 
 from distill import losses
-from distill.batches import LatentBatch
+from distill.batches import LatentBatch, to_device
 from distill.matching import DistributionMatching, DistributionMatchingConfig
 from distill.objectives import Moment
 from distill.rollout import Views, rollout
-from distill.self_rollout import Memory, Plan, self_rollout
+from distill.self_rollout import Plan, Player, self_rollout
 from tests.worldmodel import tiny
 from worldmodel import flow
 from worldmodel.autoencoder import frames_to_uint8
 from worldmodel.checkpoint import RolloutConfig
+from worldmodel.kv_cache import CacheConfig
 from worldmodel.sampler import Commit
 from worldmodel.session import WorldSession
+from worldmodel.transformer import Geometry, WorldTransformer
 from worldmodel.types import Start
 
 FRAMES, STEPS, FIRST_STEPS, SHIFT = 8, 2, 4, 3.0
@@ -58,12 +61,116 @@ def _plan(exit_step: int = STEPS - 1, commit: Commit = "clean", block_frames: in
     )
 
 
-def _own(batch: LatentBatch, plan: Plan, known: int = 1, seed: int = 5) -> Tensor:
-    student = tiny.transformer()
+def _own(
+    batch: LatentBatch,
+    plan: Plan,
+    known: int = 1,
+    seed: int = 5,
+    student: WorldTransformer | None = None,
+) -> Tensor:
+    student = student or tiny.transformer()
     geometry = student.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
+    player = Player(
+        student,
+        tiny.CACHE,
+        clips=len(batch.words),
+        frames=FRAMES,
+        block_frames=plan.block_frames,
+    )
     random = torch.Generator().manual_seed(seed)
     given = batch.latents[:, :known].float()
-    return self_rollout(student, geometry, batch.words, given, tiny.CACHE, plan, random)
+    return self_rollout(student, player, geometry, batch.words, given, plan, random)
+
+
+class _SlowMemory:
+    """One layer's frames as a list: the plainest form of what a rollout remembers."""
+
+    def __init__(self, cache: CacheConfig) -> None:
+        self.cache = cache
+        self.frames: list[tuple[Tensor, Tensor]] = []
+        self.new: list[tuple[Tensor, Tensor]] = []
+
+    def visible(self) -> list[tuple[Tensor, Tensor]]:
+        sinks = self.cache.sink_frames
+        return self.frames[:sinks] + self.frames[sinks:][-self.cache.window_frames :]
+
+    def reading(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self.new = [(k[:, [i]].detach(), v[:, [i]].detach()) for i in range(k.shape[1])]
+        return self._mix(q, [*self.visible(), (k, v)])
+
+    def writing(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self.frames += [(k[:, [i]].detach(), v[:, [i]].detach()) for i in range(k.shape[1])]
+        return self._mix(q, self.visible())
+
+    def _mix(self, q: Tensor, seen: list[tuple[Tensor, Tensor]]) -> Tensor:
+        def flat(x: Tensor) -> Tensor:
+            return x.flatten(1, 2).transpose(1, 2)
+
+        keys = flat(torch.cat([key for key, _ in seen], 1))
+        values = flat(torch.cat([value for _, value in seen], 1))
+        mixed = scaled_dot_product_attention(flat(q), keys, values, enable_gqa=True)
+        return mixed.transpose(1, 2).unflatten(1, q.shape[1:3])
+
+
+def _differentiable_on_the_way(
+    student: WorldTransformer, geometry: Geometry, batch: LatentBatch, known: int, plan: Plan
+) -> Tensor:
+    """A rollout as the papers describe it: gradients switched on at each block's exit step."""
+    random = torch.Generator().manual_seed(5)
+    memories = [_SlowMemory(tiny.CACHE) for _ in student.blocks]
+    reading, writing = [m.reading for m in memories], [m.writing for m in memories]
+    frames: list[Tensor] = []
+    while (start := sum(x.shape[1] for x in frames)) < FRAMES:
+        count = 1 if start < known else min(plan.block_frames, FRAMES - start)
+        place = geometry.frames(start, start + count)
+        latent = batch.latents[:, start : start + count].float()
+        own = start >= known and plan.commit == "own"
+        if start >= known:
+            levels, exit_step = plan.levels, plan.exit_step
+            if start == 0:
+                levels, exit_step = plan.first_levels, plan.first_exit_step
+            noisy = torch.randn(latent.shape, generator=random)
+            for step in range(len(levels) - 1 if own else exit_step + 1):
+                sigma = torch.full(noisy.shape[:2], levels[step])
+                with torch.set_grad_enabled(step == exit_step):
+                    velocity = student(noisy, sigma, batch.words, place, reading)
+                    x0 = flow.x0_from_velocity(noisy, velocity, sigma)
+                latent = x0 if step == exit_step else latent
+                if step + 2 < len(levels) and (own or step < exit_step):
+                    noise = torch.randn(latent.shape, generator=random)
+                    lower = torch.full(noisy.shape[:2], levels[step + 1])
+                    noisy = flow.interpolate(x0.detach(), noise, lower)
+        with torch.no_grad():
+            if own:
+                for memory in memories:
+                    memory.frames += memory.new
+            else:
+                student(latent.detach(), torch.zeros(latent.shape[:2]), batch.words, place, writing)
+        frames.append(latent)
+    return torch.cat(frames, 1)
+
+
+@pytest.mark.parametrize("commit", ["clean", "own"])
+@pytest.mark.parametrize(("known", "size"), [(1, 1), (0, 1), (1, 3), (2, 4)])
+@pytest.mark.parametrize("exit_step", [0, 1])
+def test_one_pass_over_all_exit_steps_has_the_frames_and_gradients_of_a_slow_rollout(
+    commit: Commit, known: int, size: int, exit_step: int
+) -> None:
+    batch, plan = _batch(), _plan(exit_step, commit, size)
+    fast, slow = tiny.transformer(), tiny.transformer()
+    made = _own(batch, plan, known, student=fast)
+    geometry = slow.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
+    expected = _differentiable_on_the_way(slow, geometry, batch, known, plan)
+    torch.testing.assert_close(made, expected, rtol=1e-3, atol=1e-4)
+    weights = torch.randn(made.shape, generator=torch.Generator().manual_seed(1))
+    (made * weights).sum().backward()
+    (expected * weights).sum().backward()
+    for (name, a), b in zip(fast.named_parameters(), slow.parameters(), strict=True):
+        if b.grad is None:
+            assert a.grad is None or a.grad.abs().max() == 0, name
+            continue
+        assert a.grad is not None, name
+        assert (a.grad - b.grad).norm() <= 2e-3 * b.grad.norm() + 1e-5, name
 
 
 @pytest.mark.parametrize("commit", ["clean", "own"])
@@ -166,68 +273,50 @@ def test_gradients_reach_only_the_role_that_is_trained(role: str) -> None:
     assert not _touched(objective._teacher)
 
 
-@pytest.mark.parametrize("commit", ["clean", "own"])
-def test_gradients_flow_through_the_exit_step_only(commit: Commit) -> None:
-    calls: list[tuple[float, bool]] = []
+@pytest.mark.parametrize("exit_step", [0, 1])
+def test_gradients_flow_through_the_exit_step_only(exit_step: int) -> None:
+    """The network that is trained runs once, at the noise level of the exit step."""
+    calls: list[float] = []
     student = tiny.transformer()
     plain = student.forward
 
     def watched(latent: Tensor, sigma: Tensor, *others: Any) -> Tensor:
-        out = plain(latent, sigma, *others)
-        calls.append((round(float(sigma[0, 0]), 3), out.requires_grad))
-        return out
+        calls.extend(sigma.unique().tolist())
+        return plain(latent, sigma, *others)
 
     student.forward = watched  # type: ignore[method-assign, assignment]
-    batch = _batch()
-    geometry = student.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
-    random = torch.Generator().manual_seed(0)
-    known = batch.latents[:, :1].float()
-    rolled = self_rollout(
-        student, geometry, batch.words, known, tiny.CACHE, _plan(0, commit), random
-    )
-    after_the_exit = [(0.75, False)] if commit == "own" else []
-    assert calls == [(1.0, True), *after_the_exit] * (FRAMES - 1)
+    rolled = _own(_batch(), _plan(exit_step), student=student)
+    assert calls == pytest.approx([_plan().levels[exit_step]])
     assert rolled.requires_grad
+    with torch.no_grad():
+        assert not _own(_batch(), _plan(exit_step), student=student).requires_grad
+    assert len(calls) == 1
 
 
-def test_what_is_remembered_has_no_gradient() -> None:
-    """So a frame's loss moves the step that made it, never the frames before it."""
+def test_a_player_plays_with_the_weights_the_student_has_now() -> None:
     batch, student = _batch(), tiny.transformer()
+    player = Player(student, tiny.CACHE, clips=2, frames=FRAMES)
     geometry = student.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
-    known = batch.latents[:, :1].float()
-    for commit in ("clean", "own"):
-        memory = Memory(tiny.CACHE, student, len(known))
-        kernels = memory.reading(1)
-        sigma = torch.ones(len(known), 1)
-        student(known, sigma, batch.words, geometry.frame(0), kernels)
-        memory.keep(kernels)
-        assert not any(x.requires_grad for layer in memory._layers for x in layer), commit
+
+    def play() -> Tensor:
+        random = torch.Generator().manual_seed(5)
+        known = batch.latents[:, :1].float()
+        return player.play(geometry, batch.words, known, _plan(), random).latents
+
+    before = play()
+    assert torch.equal(play(), before)  # nothing of the last rollout is left
+    tiny.shaken(student, 0.05)
+    assert (play() - before)[:, 1:].abs().amax((0, 2, 3)).min() > 1e-3
 
 
-def test_the_last_frame_alone_has_the_gradient_of_the_whole_rollout_s_last_frame() -> None:
-    """Detaching all frames but the last changes nothing of the last one's gradient."""
-    batch, student = _batch(), tiny.transformer()
-    geometry = student.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
-    known, random = batch.latents[:, :1].float(), torch.Generator().manual_seed(0)
-    made = self_rollout(student, geometry, batch.words, known, tiny.CACHE, _plan(), random)
-    (alone,) = torch.autograd.grad(made[:, -1].sum(), student.latent_out.bias)
-    # the bias of the last layer is added to every velocity: x0 = x - sigma v
-    tokens = batch.latents.shape[2]
-    expected = torch.full_like(alone, -0.75 * 2 * tokens)
-    torch.testing.assert_close(alone, expected)
-
-
-def test_a_block_is_compiled_for_the_kind_of_pass_and_not_for_every_length_of_memory() -> None:
-    student, batch = tiny.transformer(), _batch()
+def test_a_block_is_compiled_once_for_the_pass_that_has_gradients() -> None:
+    student = tiny.transformer()
     counter = CompileCounter()
     for block in student.blocks:
         block.compile(dynamic=False, backend=counter)
-    geometry = student.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
-    known = batch.latents[:, :1].float()
-    random = torch.Generator().manual_seed(5)
-    made = self_rollout(student, geometry, batch.words, known, tiny.CACHE, _plan(), random)
-    assert counter.frame_count == 3  # reading, reading with a gradient, writing
-    torch.testing.assert_close(made, _own(batch, _plan()))
+    made = _own(_batch(), _plan(), student=student)
+    assert counter.frame_count == 1
+    torch.testing.assert_close(made, _own(_batch(), _plan()))
 
 
 @pytest.mark.parametrize(
@@ -279,3 +368,24 @@ def test_a_step_down_the_loss_goes_from_the_critic_towards_the_teacher() -> None
     losses.distribution_matching(made, real, fake).backward()
     assert made.grad is not None
     assert (made.grad < 0).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("commit", ["clean", "own"])
+def test_captured_on_a_gpu_a_rollout_is_what_it_is_without_capture(
+    commit: Commit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = to_device(_batch(), torch.device("cuda"))
+    student = tiny.transformer().cuda()
+    geometry = student.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
+
+    def play(player: Player) -> Tensor:
+        random = torch.Generator("cuda").manual_seed(5)
+        known = batch.latents[:, :1].float()
+        return player.play(geometry, batch.words, known, _plan(commit=commit), random).latents
+
+    captured = Player(student, tiny.CACHE, clips=2, frames=FRAMES)
+    once, again = play(captured), play(captured)
+    assert torch.equal(once, again)
+    monkeypatch.setattr(Player, "_run", lambda _self, _name, function, inputs: function(*inputs))
+    torch.testing.assert_close(once, play(Player(student, tiny.CACHE, clips=2, frames=FRAMES)))
