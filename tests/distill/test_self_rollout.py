@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 from torch.nn.functional import scaled_dot_product_attention
@@ -16,6 +18,7 @@ from distill import losses
 from distill.batches import LatentBatch, to_device
 from distill.matching import DistributionMatching, DistributionMatchingConfig
 from distill.objectives import Moment
+from distill.processes import Processes
 from distill.rollout import Views, rollout
 from distill.self_rollout import Plan, Player, self_rollout
 from tests.worldmodel import tiny
@@ -346,6 +349,38 @@ def test_the_steps_are_those_of_the_paper(steps: int, thousandths: list[float]) 
 def test_a_rollout_that_cannot_be_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):
         replace(CONFIG, **values)
+
+
+def _gradients(objective: DistributionMatching, role: str, seed: int) -> Tensor:
+    moment = Moment(0, 0.0, torch.Generator().manual_seed(seed))
+    objective.loss(role, _batch(), moment)[0].backward()
+    found = [p.grad for p in objective.trained[role].parameters() if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in found])
+    objective.trained[role].zero_grad()
+    return flat
+
+
+def _averages_over_two_processes(rank: int, store: str) -> None:
+    """Runs in each of two processes: their gradients together are the mean of what each has alone."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    alone, together = _objective(), _objective()
+    processes = Processes(rank, 2, torch.device("cpu"))
+    together.trained = {role: processes.wrap(net) for role, net in together.trained.items()}
+    for role in ("student", "critic"):
+        mean = _gradients(alone, role, seed=rank)
+        own = mean.clone()
+        dist.all_reduce(mean)
+        mean /= 2
+        assert not torch.allclose(own, mean)
+        torch.testing.assert_close(_gradients(together, role, seed=rank), mean)
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_gradients_of_rollouts_are_averaged_over_processes(tmp_path: Path) -> None:
+    """Though the wrapped student runs many times before one backward pass."""
+    torch.multiprocessing.spawn(_averages_over_two_processes, (str(tmp_path / "store"),), nprocs=2)
 
 
 def test_both_roles_are_due_once_in_critic_updates_steps() -> None:
