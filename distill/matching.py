@@ -56,6 +56,7 @@ class DistributionMatchingConfig:
     first_frame_steps: int = 4  # of a frame that begins a world without a picture
     block_frames: int = 1  # frames that are made together
     commit: Commit = "clean"  # who writes the memory; "own": the last denoising step, as in play
+    scored_frames: int | None = None  # only the last ones, of a rollout of random length; None: all
 
     def __post_init__(self) -> None:
         for name in ("student_steps", "first_frame_steps", "block_frames", "critic_updates"):
@@ -71,12 +72,18 @@ class DistributionMatchingConfig:
                 f"noise levels must rise inside (0, 1), got {self.lowest_level}"
                 f" to {self.highest_level}"
             )
+        if self.scored_frames is not None and self.scored_frames <= self.known_frames:
+            raise ValueError(
+                f"scored_frames must be more than known_frames, got {self.scored_frames} and"
+                f" {self.known_frames}"
+            )
         self._refuse_rollout_keys_without_a_rollout()
 
     def _refuse_rollout_keys_without_a_rollout(self) -> None:
-        names = ("known_frames", "invented_share", "first_frame_steps", "block_frames", "commit")
+        names = [field.name for field in fields(self)]
+        of_rollouts = names[names.index("known_frames") :]
         defaults = {field.name: field.default for field in fields(self)}
-        changed = [name for name in names if getattr(self, name) != defaults[name]]
+        changed = [name for name in of_rollouts if getattr(self, name) != defaults[name]]
         if self.history != "self" and changed:
             raise ValueError(f"history: {self.history} has no rollout; drop {', '.join(changed)}")
 
@@ -124,7 +131,7 @@ class DistributionMatching:
     def loss(self, role: str, batch: LatentBatch, moment: Moment) -> tuple[Tensor, Metrics]:
         geometry = self._plain.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
         with torch.set_grad_enabled(role == "student"):
-            made = self._made(batch, geometry, moment)
+            made, geometry = self._made(batch, geometry, moment)
         sigma = self._noise_levels(made, moment)
         noise = noise_like(made, moment)
         noisy = flow.interpolate(made.detach(), noise, sigma)
@@ -143,8 +150,10 @@ class DistributionMatching:
         fake_x0 = flow.x0_from_velocity(noisy, fake, sigma)
         return losses.distribution_matching(made, real_x0, fake_x0), {}
 
-    def _made(self, batch: LatentBatch, geometry: Geometry, moment: Moment) -> Tensor:
-        """What the student makes of its history, [b f p c]."""
+    def _made(
+        self, batch: LatentBatch, geometry: Geometry, moment: Moment
+    ) -> tuple[Tensor, Geometry]:
+        """What the student makes of its history, [b f p c], and where that is seen from."""
         if self.config.history == "self":
             return self._rollout(batch, geometry, moment)
         x0, words = batch.latents.float(), batch.words
@@ -157,25 +166,34 @@ class DistributionMatching:
             velocity = teacher_forced(student, x0, noisy, sigma, words, geometry, self._kernels)
         else:
             velocity = student(noisy, sigma, words, geometry, self._kernels)
-        return flow.x0_from_velocity(noisy, velocity, sigma)
+        return flow.x0_from_velocity(noisy, velocity, sigma), geometry
 
-    def _rollout(self, batch: LatentBatch, geometry: Geometry, moment: Moment) -> Tensor:
-        config = self.config
+    def _rollout(
+        self, batch: LatentBatch, geometry: Geometry, moment: Moment
+    ) -> tuple[Tensor, Geometry]:
+        """The last frames of a rollout, which are those with a gradient."""
+        config, frames = self.config, batch.latents.shape[1]
         # drawn from the step alone: all processes must exit alike, or the quick ones wait for the slow
         random = np.random.default_rng(moment.step)
+        exit_step = int(random.integers(config.student_steps))
+        first_exit_step = int(random.integers(config.first_frame_steps))
+        known_frames = 0 if random.random() < config.invented_share else config.known_frames
+        scored = config.scored_frames or frames
+        start = int(random.integers(frames - scored + 1))
         plan = Plan(
             levels=self._levels.tolist(),
-            exit_step=int(random.integers(config.student_steps)),
+            exit_step=exit_step,
             first_levels=self._first_levels.tolist(),
-            first_exit_step=int(random.integers(config.first_frame_steps)),
+            first_exit_step=first_exit_step,
             commit=config.commit,
             block_frames=config.block_frames,
+            gradient_from=start,
         )
-        known_frames = 0 if random.random() < config.invented_share else config.known_frames
-        known = batch.latents[:, :known_frames].float()
         player = self._player_for(batch.words, geometry)
-        inputs = (geometry, batch.words, known, plan, moment.random)
-        return self_rollout(self.trained["student"], player, *inputs)
+        known, place = batch.latents[:, :known_frames].float(), geometry.frames(0, start + scored)
+        inputs = (place, batch.words, known, plan, moment.random)
+        made = self_rollout(self.trained["student"], player, *inputs)
+        return made[:, start:], place.frames(start, start + scored)
 
     def _player_for(self, words: Tensor, geometry: Geometry) -> Player:
         if self._player is None or not self._player.fits(words, geometry):

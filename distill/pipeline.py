@@ -319,8 +319,8 @@ def _run(step: Step, out: Path, machine: Machine, command: Command) -> int:
         target = target / step.done
     arguments = [step.kind, *step.arguments(lambda name: str(out / name)), "--out", str(target)]
     if step.kind == "render":
-        workers = str(machine.workers or _workers())
-        arguments += ["--workers", workers, "--devices", str(machine.processes)]
+        gpus = 1 if machine.device == "cpu" else machine.processes
+        arguments += ["--workers", str(machine.workers or _workers()), "--devices", str(gpus)]
     elif machine.device is not None and step.kind not in _WITHOUT_DEVICE:
         arguments += ["--device", machine.device]
     if machine.here:

@@ -37,6 +37,7 @@ class Plan:
     first_exit_step: int = 0
     commit: Commit = "clean"  # who writes the memory: a pass of its own, or the last denoising step
     block_frames: int = 1  # frames that are made together and see each other
+    gradient_from: int = 0  # frames before this one are made as in play: all steps, no gradient
 
 
 def self_rollout(
@@ -57,11 +58,19 @@ def self_rollout(
     played = player.play(geometry, words, known, plan, random)
     if not torch.is_grad_enabled():
         return played.latents
-    first, frames = known.shape[1], geometry.matrix.shape[1]
-    place, kernels = geometry.frames(first, frames), player.exit_kernels(first, plan)
-    velocity = student(played.exits, played.levels, words, place, kernels)
-    made = flow.x0_from_velocity(played.exits, velocity, played.levels)
-    return torch.cat([known, made], dim=1)
+    frames = geometry.matrix.shape[1]
+    first = _first_trained(known.shape[1], frames, plan)
+    kernels = player.exit_kernels(known.shape[1], first, frames, plan)
+    exits, levels = (x[:, first - known.shape[1] :] for x in (played.exits, played.levels))
+    velocity = student(exits, levels, words, geometry.frames(first, frames), kernels)
+    made = flow.x0_from_velocity(exits, velocity, levels)
+    return torch.cat([played.latents[:, :first], made], dim=1)
+
+
+def _first_trained(known: int, frames: int, plan: Plan) -> int:
+    """The frame that the first block with a gradient begins with."""
+    generated = _blocks(known, frames, plan.block_frames)
+    return next(start for start, stop in generated if stop > max(known, plan.gradient_from))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +98,7 @@ class Player:
         frames: int,
         block_frames: int = 1,
     ) -> None:
-        """`frames` a clip; at most `block_frames` are made at once."""
+        """At most `frames` a clip; at most `block_frames` are made at once."""
         device, model = student.position.device, student.config
         self._student, self._cache, self._frames = student, cache, frames
         self._device, self._tokens = device, model.tokens_per_frame
@@ -106,7 +115,7 @@ class Player:
             for frame in _remembered(count, cache):
                 self._bias[count, self._token[frame]] = 0.0
         self._graphs: dict[tuple[str, int], CudaGraph] = {}
-        self._masks: dict[tuple[int, int], list[Attend]] = {}
+        self._masks: dict[tuple[int, ...], list[Attend]] = {}
 
     def fits(self, words: Tensor, geometry: Geometry) -> bool:
         """Whether it was made for clips like these."""
@@ -124,8 +133,9 @@ class Player:
         weights = [p.detach() for p in self._student.parameters()]
         torch._foreach_copy_(list(self._network.parameters()), weights)
         latents, exits, levels = [known], [], []
+        frames = geometry.matrix.shape[1]
         with torch.autocast(self._device.type, enabled=False):
-            for start, stop in _blocks(known.shape[1], self._frames, plan.block_frames):
+            for start, stop in _blocks(known.shape[1], frames, plan.block_frames):
                 place = geometry.frames(start, stop).tensors()
                 if start < known.shape[1]:
                     self._remember(known[:, start:stop], words, place, start, stop)
@@ -137,31 +147,33 @@ class Player:
                 levels.append(block.levels)
         return Played(torch.cat(latents, 1), torch.cat(exits, 1), torch.cat(levels, 1))
 
-    def exit_kernels(self, first: int, plan: Plan) -> list[Attend]:
-        """With which the frames from `first` on see, all at once, what each saw when it was made."""
-        if (first, plan.block_frames) not in self._masks:
-            block_of = torch.arange(self._frames, device=self._device)
-            sees = torch.zeros(self._frames, self._frames, dtype=torch.bool, device=self._device)
-            for start, stop in _blocks(first, self._frames, plan.block_frames):
-                block_of[start:stop] = start
-                sees[start:stop, list(_remembered(start, self._cache))] = True
-            frames = self._frames
+    def exit_kernels(self, known: int, first: int, stop: int, plan: Plan) -> list[Attend]:
+        """With which the frames from `first` to `stop` see, all at once, what each saw when made."""
+        case = (known, first, stop, plan.block_frames)
+        if case not in self._masks:
+            frames, new = self._frames, stop - first
+            sees = torch.zeros(new, frames + new, dtype=torch.bool)  # columns: remembered, then new
+            for start, end in _blocks(known, stop, plan.block_frames):
+                if start >= first:
+                    rows = slice(start - first, end - first)
+                    sees[rows, list(_remembered(start, self._cache))] = True
+                    sees[rows, frames + start - first : frames + end - first] = True
+            table = sees.to(
+                self._device
+            )  # not numbers: a compiler would take each for another case
 
             def seen(query: Tensor, key: Tensor) -> Tensor:
-                query, own = query + first, (key - frames + first).clamp_min(0)
-                past = sees[query, key.clamp_max(frames - 1)] & (key < frames)
-                return past | ((key >= frames) & (block_of[own] == block_of[query]))
+                return table[query, key]
 
-            new = frames - first
             mask = mask_of_frames(seen, (new, frames + new), self._tokens, self._device)
             remembered = frames * self._tokens
-            self._masks[first, plan.block_frames] = [
+            self._masks[case] = [
                 Beside(_frame_layout(keys, frames), _frame_layout(values, frames), mask)
                 for keys, values in zip(
                     self._keys[..., :remembered, :], self._values[..., :remembered, :], strict=True
                 )
             ]
-        return self._masks[first, plan.block_frames]
+        return self._masks[case]
 
     def _block(
         self,
@@ -177,6 +189,8 @@ class Player:
         levels, exit_step = plan.levels, plan.exit_step
         if start == 0:
             levels, exit_step = plan.first_levels, plan.first_exit_step
+        if start + shape[1] <= plan.gradient_from:
+            exit_step = len(levels) - 2
         last = len(levels) - 2 if own else exit_step
 
         def noise() -> Tensor:

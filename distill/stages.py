@@ -83,6 +83,10 @@ class StageConfig:
                 "accumulate: the captured graphs of an autoencoder overwrite their gradients;"
                 " set compile: false or a larger batch_size"
             )
+        if self.objective.kind == "distribution_matching":
+            scored = self.objective.scored_frames
+            if scored is not None and scored > self.frames:
+                raise ValueError(f"scored_frames {scored} of a rollout of {self.frames} frames")
         if self.objective.kind == "endpoint_regression" and (
             self.time_reversal or self.prompt_dropout
         ):

@@ -103,7 +103,8 @@ def _objective(history: str) -> DistributionMatching:
 def _made(objective: DistributionMatching, batch: LatentBatch) -> Tensor:
     geometry = objective._plain.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
     with torch.no_grad():
-        return objective._made(batch, geometry, Moment(0, 0.0, torch.Generator().manual_seed(0)))
+        moment = Moment(0, 0.0, torch.Generator().manual_seed(0))
+        return objective._made(batch, geometry, moment)[0]
 
 
 def _changed(batch: LatentBatch, frame: int) -> LatentBatch:

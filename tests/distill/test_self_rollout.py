@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 from torch.nn.functional import scaled_dot_product_attention
@@ -16,6 +18,7 @@ from distill import losses
 from distill.batches import LatentBatch, to_device
 from distill.matching import DistributionMatching, DistributionMatchingConfig
 from distill.objectives import Moment
+from distill.processes import Processes
 from distill.rollout import Views, rollout
 from distill.self_rollout import Plan, Player, self_rollout
 from tests.worldmodel import tiny
@@ -293,6 +296,50 @@ def test_gradients_flow_through_the_exit_step_only(exit_step: int) -> None:
     assert len(calls) == 1
 
 
+def test_only_the_last_frames_of_a_long_rollout_are_scored_and_trained() -> None:
+    objective = DistributionMatching(
+        replace(CONFIG, scored_frames=3), *(tiny.transformer() for _ in range(3)), tiny.CACHE
+    )
+    batch, starts = _batch(), set()
+    geometry = objective._plain.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
+    for step in range(40):
+        moment = Moment(step, 0.0, torch.Generator().manual_seed(0))
+        made, place = objective._rollout(batch, geometry, moment)
+        assert made.shape[1] == place.matrix.shape[1] == 3
+        (start,) = (
+            index
+            for index in range(FRAMES - 2)
+            if torch.equal(geometry.frames(index, index + 3).matrix, place.matrix)
+        )
+        starts.add(start)
+    assert starts == set(range(FRAMES - 2))
+
+
+def test_frames_before_the_trained_ones_are_those_of_play() -> None:
+    """They run all their steps, whichever step the trained ones exit at, and have no gradient."""
+    batch, student = _batch(), tiny.transformer()
+    played = _own(batch, _plan(STEPS - 1)).detach()
+    made = _own(batch, replace(_plan(0), gradient_from=5), student=student)
+    torch.testing.assert_close(made[:, :5], played[:, :5])
+    assert (made[:, 5:] - played[:, 5:]).abs().amax((0, 2, 3)).min() > 1e-3
+    made[:, :5].sum().backward()
+    assert not _touched(student)
+
+
+@pytest.mark.parametrize(("known", "size"), [(1, 1), (0, 1), (1, 3)])
+def test_trained_frames_have_the_gradients_they_have_when_all_are_trained(
+    known: int, size: int
+) -> None:
+    batch, plan = _batch(), _plan(STEPS - 1, block_frames=size)
+    late, whole = tiny.transformer(), tiny.transformer()
+    for student, start in ((late, 5), (whole, 0)):
+        made = _own(batch, replace(plan, gradient_from=start), known, student=student)
+        made[:, 5:].square().sum().backward()
+    for (name, a), b in zip(late.named_parameters(), whole.parameters(), strict=True):
+        assert a.grad is not None and b.grad is not None, name
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-4)
+
+
 def test_a_player_plays_with_the_weights_the_student_has_now() -> None:
     batch, student = _batch(), tiny.transformer()
     player = Player(student, tiny.CACHE, clips=2, frames=FRAMES)
@@ -341,11 +388,44 @@ def test_the_steps_are_those_of_the_paper(steps: int, thousandths: list[float]) 
         {"block_frames": 0},
         {"known_frames": -1},
         {"invented_share": 1.5},
+        {"scored_frames": 1},
     ],
 )
 def test_a_rollout_that_cannot_be_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):
         replace(CONFIG, **values)
+
+
+def _gradients(objective: DistributionMatching, role: str, seed: int) -> Tensor:
+    moment = Moment(0, 0.0, torch.Generator().manual_seed(seed))
+    objective.loss(role, _batch(), moment)[0].backward()
+    found = [p.grad for p in objective.trained[role].parameters() if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in found])
+    objective.trained[role].zero_grad()
+    return flat
+
+
+def _averages_over_two_processes(rank: int, store: str) -> None:
+    """Runs in each of two processes: their gradients together are the mean of what each has alone."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    alone, together = _objective(), _objective()
+    processes = Processes(rank, 2, torch.device("cpu"))
+    together.trained = {role: processes.wrap(net) for role, net in together.trained.items()}
+    for role in ("student", "critic"):
+        mean = _gradients(alone, role, seed=rank)
+        own = mean.clone()
+        dist.all_reduce(mean)
+        mean /= 2
+        assert not torch.allclose(own, mean)
+        torch.testing.assert_close(_gradients(together, role, seed=rank), mean)
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_gradients_of_rollouts_are_averaged_over_processes(tmp_path: Path) -> None:
+    """Though the wrapped student runs many times before one backward pass."""
+    torch.multiprocessing.spawn(_averages_over_two_processes, (str(tmp_path / "store"),), nprocs=2)
 
 
 def test_both_roles_are_due_once_in_critic_updates_steps() -> None:
