@@ -52,7 +52,9 @@ class ReconstructionConfig:
     kind: Literal["reconstruction"]
     gradient_weight: float
     square_weight: float
+    texture_weight: float = 0.0
     latent_noise: float  # largest standard deviation; the decoder learns to forgive the transformer
+    part: Literal["all", "decoder"] = "all"  # "decoder": the latents stay, so transformers fit on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,7 @@ class Reconstruction:
             frames,
             gradient_weight=self.config.gradient_weight,
             square_weight=self.config.square_weight,
+            texture_weight=self.config.texture_weight,
         )
         squared = (predicted.detach() - frames).square().mean() / 4
         return loss, {"psnr_db": -10 * squared.log10()}

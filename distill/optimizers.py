@@ -102,10 +102,11 @@ class Optimizers:
 
     def __init__(self, config: OptimizerConfig, network: nn.Module) -> None:
         self.config = config
-        self.parameters = list(network.parameters())
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
         matrices: list[nn.Parameter] = []
         if config.muon_learning_rate is not None:
             matrices = network.parameters_for_muon()  # type: ignore[operator]
+            matrices = [p for p in matrices if p.requires_grad]
         taken = {id(p) for p in matrices}
         rest = [p for p in self.parameters if id(p) not in taken]
         fused = rest[0].is_cuda

@@ -74,7 +74,7 @@ def run_stage(
     out.mkdir(parents=True, exist_ok=True)
     report = Trainer(stage, networks, objective, batches, out, processes, samples).run()
     network = networks["student"]
-    if isinstance(network, Autoencoder):
+    if isinstance(network, Autoencoder) and not network.latents_stay:
         _calibrate(network, clips, stage, processes)
     if processes.leads:
         config = network.config

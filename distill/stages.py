@@ -118,7 +118,10 @@ def build_network(stage: StageConfig, model: ModelConfig, init: Path | None) -> 
         ValueError: if `init` holds another kind or shape of network.
     """
     if stage.network_name == "autoencoder":
-        network: nn.Module = Autoencoder(model.autoencoder)
+        autoencoder = Autoencoder(model.autoencoder)
+        if isinstance(stage.objective, ReconstructionConfig) and stage.objective.part == "decoder":
+            autoencoder.keep_latents()
+        network: nn.Module = autoencoder
         config: Any = model.autoencoder
     else:
         network = WorldTransformer(model.transformer)

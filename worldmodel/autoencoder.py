@@ -116,6 +116,7 @@ class Autoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.latents_stay = False
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
@@ -128,9 +129,16 @@ class Autoencoder(nn.Module):
         Normalising with the batch's own statistics leaves the scale of the latents nothing to escape
         to; `calibrate` fixes them when training is over. `latent_noise` is [n p c].
         """
+        if self.latents_stay:
+            return self.decode(self.encode(frames) + latent_noise)
         raw = self._encode(frames)
         latents = (raw - raw.mean((0, 1))) / raw.std((0, 1)).clamp_min(1e-4)
         return self.decode(latents + latent_noise)
+
+    def keep_latents(self) -> None:
+        """Train the decoder only, from now on: encoder and latent statistics stay as they are."""
+        self.encoder.requires_grad_(False)
+        self.latents_stay = True
 
     def encode(self, frames: Tensor) -> Tensor:
         """Normalised latents, float32 [n p c], of frames [n 3 H W] in [-1, 1]."""

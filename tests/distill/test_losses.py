@@ -57,6 +57,15 @@ def test_blur_lowers_gradient_energy() -> None:
     assert gradient_energy(blurred) < 0.5 * gradient_energy(image)
 
 
+def test_texture_moved_a_little_costs_nothing_and_texture_lost_does() -> None:
+    grass = torch.rand(1, 3, 32, 64).round()
+    moved = grass.roll(8, -1)
+    lawn = torch.full_like(grass, 0.5)
+    assert losses.texture_l1(grass, grass) == 0
+    assert losses.texture_l1(moved, grass) < 0.1 * losses.texture_l1(lawn, grass)
+    assert torch.nn.functional.l1_loss(moved, grass) > 0.3
+
+
 def test_orthogonalised_updates_have_singular_values_near_one() -> None:
     matrices = torch.randn(3, 24, 40)
     values = torch.linalg.svdvals(orthogonalise(matrices))

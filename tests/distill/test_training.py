@@ -17,7 +17,7 @@ from distill.clips import ClipSet
 from distill.lineage import teacher_of
 from distill.objectives import Moment
 from distill.processes import Processes
-from distill.run import load_transformer
+from distill.run import load_autoencoder, load_transformer
 from distill.stages import build_batches, build_network, build_objective, load_stage
 from distill.state import load_state, save_state
 from distill.trainer import NotFiniteError, Trainer
@@ -27,6 +27,7 @@ from worldmodel.checkpoint import save_module
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 STAGES = sorted(f"nano/{path.stem}" for path in Path("configs/stage/nano").glob("*.yaml"))
+OF_FRAMES = ("autoencoder", "decoder")
 REAL_STAGES = sorted(path.stem for path in Path("configs/stage").glob("*.yaml"))
 
 
@@ -50,14 +51,14 @@ def _trainer(stage_name: str, data: Path, out: Path, *overrides: str) -> Trainer
 
 
 def _data(stage_name: str, tmp_path: Path) -> Path:
-    latents, paths = not stage_name.endswith("autoencoder"), stage_name.endswith("ode")
+    latents, paths = not stage_name.endswith(OF_FRAMES), stage_name.endswith("ode")
     return write_clips(tmp_path / "data", latents=latents, paths=paths)
 
 
 @pytest.mark.parametrize("stage_name", REAL_STAGES)
 def test_every_stage_builds_and_takes_two_steps(stage_name: str, tmp_path: Path) -> None:
     overrides = ["model=configs/model/nano.yaml", "batch_size=2", "compile=false", "resident=false"]
-    frames = 1 if stage_name == "autoencoder" else 8
+    frames = 1 if stage_name in OF_FRAMES else 8
     data = _data(stage_name, tmp_path)
     trainer = _trainer(stage_name, data, tmp_path, *overrides, "steps=2", f"frames={frames}")
     # of the roles due in two steps, the last listed moves: a critic that is still its teacher moves none
@@ -102,8 +103,11 @@ def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(
 # the loss of distribution matching is no distance that falls
 @pytest.mark.parametrize("stage_name", [s for s in STAGES if "dmd" not in s and "/3" not in s])
 def test_every_stage_learns_something_in_a_few_steps(stage_name: str, tmp_path: Path) -> None:
-    # a regression begins from a trained network and has the rate for that; here it begins from none
-    faster = ["optimizer.learning_rate=5.0e-3"] if stage_name.endswith("ode") else []
+    # these begin from a trained network and have the rate for that; here they begin from none
+    slow = stage_name.endswith(("ode", "decoder"))
+    faster = ["optimizer.learning_rate=5.0e-3", "optimizer.warmup_steps=2"] if slow else []
+    if stage_name.endswith("decoder"):
+        faster.append("optimizer.muon_learning_rate=5.0e-3")
     data = _data(stage_name, tmp_path)
     trainer = _trainer(stage_name, data, tmp_path / "run", "steps=40", *faster)
     batch = trainer.batches.at(0)
@@ -232,6 +236,23 @@ def test_captured_graphs_do_not_accumulate() -> None:
     with pytest.raises(ValueError, match="overwrite their gradients; set compile: false"):
         load_stage(path, ["accumulate=2"])
     assert load_stage(path, ["accumulate=2", "compile=false"])[0].accumulate == 2
+
+
+def test_training_the_decoder_alone_leaves_every_latent_as_it_was(tmp_path: Path) -> None:
+    data, run = _data("nano/decoder", tmp_path), tmp_path / "run"
+    trained = tmp_path / "autoencoder"
+    train = ["train", "configs/stage/nano/autoencoder.yaml", "steps=3", "--data", str(data)]
+    assert main([*train, "--device", "cpu", "--out", str(trained)]) == 0
+    again = ["train", "configs/stage/nano/decoder.yaml", "steps=3", "--data", str(data)]
+    again += ["--device", "cpu", "--out", str(run)]
+    assert main(again) == 2  # from nothing there are no latents to keep
+    assert main([*again, "--init", str(trained)]) == 0
+    before, after = load_autoencoder(trained), load_autoencoder(run)
+    frames = torch.rand(2, 3, 64, 112) * 2 - 1
+    with torch.no_grad():
+        latents = before.encode(frames)
+        assert torch.equal(after.encode(frames), latents)
+        assert not torch.equal(after.decode(latents), before.decode(latents))
 
 
 def test_a_run_with_accumulated_steps_reads_every_batch_once(tmp_path: Path) -> None:
