@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pygame
+from numpy.typing import NDArray
 from PIL import Image
 from pygame.event import Event
 
@@ -23,6 +24,7 @@ from engine.loop import Generated, GenerationLoop, Prepare
 from engine.output import free_name
 from engine.pacing import RateMeter, frame_due
 from engine.painting import short_name
+from engine.prompt import PromptEntry
 from engine.recording import Recorder
 from engine.saves import SavedGame, StateFormat, describe, find_saves, read_save, write_save
 from engine.scene import Scene, read_image
@@ -107,10 +109,12 @@ class Game:
             on_change=self._wake_up,
         )
         self.title: TitleScreen | None = None
+        self.entry: PromptEntry | None = None  # while a prompt is typed
         self._awaited: Scene | None = None  # chosen, and no frame of it was seen yet
         self.recorder: Recorder | None = None
         if record is not None:
             self._start_recording(record)
+        self._entry_key = False  # the letter of the key that opened the line is still to come
         self.paused = False
         self.photo = False  # paused, and still looking around
         self.timewarp = config.window.timewarp
@@ -119,6 +123,7 @@ class Game:
         self.leaving = False
         self._hud_level = 1 if config.window.hud else 0  # 2: with latencies
         self._shown: tuple[int, int] | None = None  # step and frame on show
+        self._frame: NDArray[np.uint8] | None = None  # its pixels
         self._drawn_meter = RateMeter()
         self.latency = LatencyLog()
         self._unshown: Generated | None = None  # taken, and not on the screen yet
@@ -216,11 +221,14 @@ class Game:
             return
         if self._shown is None and self._config.window.capture_mouse:
             self._capture_mouse(True)
-        if self._shown is None or newest.number != self._shown[0]:
-            self._unshown = newest
-        self.viewer.show(newest.frames[due[1]])
+        another = self._shown is None or newest.number != self._shown[0]
+        frame = newest.frames[due[1]]
         self._shown = due
-        self._dirty = True
+        if self._frame is None or not np.array_equal(frame, self._frame):  # at rest it is
+            self.viewer.show(frame)
+            self._frame = frame
+            self._unshown = newest if another else self._unshown
+            self._dirty = True
 
     def _look_around(self, newest: Generated) -> None:
         """Find out how the frame on show looks from the camera of this instant."""
@@ -306,6 +314,7 @@ class Game:
             held=self.input.held(),
             toast=self._toast if now_s < self._toast_until_s else "",
             timeline=self._timeline_of_now(),
+            entry=self.entry,
             recorded_s=self._recorded_s(now_s),
             paused=self.paused,
             photo=self.photo,
@@ -338,6 +347,9 @@ class Game:
     def _handle(self, event: Event, arrived_s: float) -> None:
         if self.title is not None and self._handle_title(event, self.title):
             return
+        if self.entry is not None and self._handle_entry(event, self.entry):
+            self._dirty = True
+            return
         action = self.input.handle(event, arrived_s)
         if event.type == pygame.MOUSEMOTION and self.input.mouse_looks and self.timewarp:
             self._look_since_s = self._look_since_s or arrived_s
@@ -364,6 +376,7 @@ class Game:
             "load": self._load,
             "record": self._toggle_recording,
             "worlds": self._open_title,
+            "prompt": self._open_prompt,
             "full_screen": self._toggle_full_screen,
             "screenshot": self._screenshot,
             "help": self._toggle_help,
@@ -393,6 +406,46 @@ class Game:
     def _toggle_timewarp(self) -> None:
         self.timewarp = not self.timewarp
         self._say(f"timewarp {'on' if self.timewarp else 'off'}")
+
+    def _open_prompt(self) -> None:
+        """Type what the world is to be like; it goes on meanwhile."""
+        vocabulary = self.loop.spec.vocabulary if self.loop.spec is not None else ()
+        if not vocabulary:
+            self._say(f"{self._model} takes no prompt")
+            return
+        self.input.release_all()
+        self.help = False
+        self.entry = PromptEntry(vocabulary, self.scene.prompt)
+        self._entry_key = True
+
+    def _handle_entry(self, event: Event, entry: PromptEntry) -> bool:
+        """True if the event belongs to the line that is typed."""
+        if event.type == pygame.TEXTINPUT:
+            if not self._entry_key:  # the letter that opened the line is not part of it
+                self.entry = entry.typed(event.text)
+            self._entry_key = False
+        elif event.type == pygame.KEYDOWN:
+            self._entry_key = False
+            if event.key == pygame.K_BACKSPACE:
+                self.entry = entry.erased()
+            elif event.key == pygame.K_TAB:
+                self.entry = entry.completed()
+            elif event.key == pygame.K_RETURN:
+                self._apply_prompt(entry)
+            elif event.key == pygame.K_ESCAPE:
+                self.entry = None
+        else:
+            return False
+        return True
+
+    def _apply_prompt(self, entry: PromptEntry) -> None:
+        try:
+            self.loop.set_prompt(entry.text)
+        except ValueError:  # the line names them in red
+            return
+        self.scene = replace(self.scene, prompt=entry.text)
+        self.entry = None
+        self._say(f"prompt: {entry.text}" if entry.words else "no prompt")
 
     def _open_title(self) -> None:
         """Choose a world or a save; the one that is played waits."""
@@ -463,7 +516,7 @@ class Game:
 
     def _leave_title(self) -> None:
         self.title = None
-        self._shown = None  # the picture behind the cards gives way to the newest frame
+        self._shown = self._frame = None  # the picture behind the cards gives way
         self.input.release_all()
         self._pause(False)
 

@@ -75,6 +75,19 @@ def column(parts: Sequence[Surface], gap: int, centred: bool = False) -> Surface
     return whole
 
 
+def wrapped(parts: Sequence[Surface], widest: int, gap: int) -> Surface:
+    """Rows, each as long as fits."""
+    rows: list[list[Surface]] = [[]]
+    width = 0
+    for part in parts:
+        if rows[-1] and width + gap + part.get_width() > widest:
+            rows.append([])
+            width = 0
+        rows[-1].append(part)
+        width += gap + part.get_width()
+    return column([row(one, gap) for one in rows], gap)
+
+
 def padded(content: Surface, width: int, left: int = 0) -> Surface:
     """The content, `left` pixels from the left of at least `width`."""
     whole = Surface((max(width, content.get_width()), content.get_height()), pygame.SRCALPHA)

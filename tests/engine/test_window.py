@@ -37,7 +37,7 @@ class Session:
 
     def __init__(self, folder: Path) -> None:
         self.screenshots = folder
-        self.world = FakeWorld(frames_per_second=60.0)
+        self.world = FakeWorld(frames_per_second=60.0, vocabulary=("snowfield", "golden hour"))
         scenes = [Scene("first", 5), Scene("second", 5, np.zeros((50, 90, 3), np.uint8))]
         window = WindowSettings(width_px=SIZE[0], height_px=SIZE[1], hud=False)
         self.saves = folder.parent / "saves"
@@ -403,3 +403,38 @@ def test_a_click_on_a_saved_game_goes_on_from_it(session: Session) -> None:
 
     session.until(there)
     assert session.game.title is None
+
+
+def test_a_resting_view_is_drawn_no_more_though_the_world_ticks_on(session: Session) -> None:
+    session.run(0.5)
+    before, steps = session.picture, session.steps()
+    session.run(0.3)
+    assert session.steps() > steps + 5
+    assert session.picture is before
+
+
+def type_text(*texts: str) -> None:
+    for text in texts:
+        pygame.event.post(pygame.event.Event(pygame.TEXTINPUT, text=text))
+
+
+def test_a_prompt_is_typed_while_the_world_goes_on(session: Session) -> None:
+    session.tap(pygame.K_t)
+    type_text("t")  # the letter of the key itself
+    session.until(lambda: session.game.entry is not None)
+    type_text("l", "a", "v", "a")
+    session.tap(pygame.K_RETURN)
+    session.run(0.1)
+    entry = session.game.entry
+    assert entry is not None and entry.unknown == ("lava",)  # stays open, and says so
+    session.tap(*[pygame.K_BACKSPACE] * 4)
+    type_text("g", "o")
+    session.tap(pygame.K_TAB)
+    session.run(0.1)
+    steps = session.steps()
+    session.tap(pygame.K_RETURN)
+    session.until(lambda: session.world.prompts[-1:] == ["golden hour"])
+    session.until(lambda: session.steps() > steps)
+    assert session.game.entry is None and session.game.scene.prompt == "golden hour"
+    session.press(pygame.K_w)  # keys walk again
+    session.until(lambda: session.pose()[2, 3] > 0.1)
