@@ -112,8 +112,7 @@ class Game:
         self.entry: PromptEntry | None = None  # while a prompt is typed
         self._awaited: Scene | None = None  # chosen, and no frame of it was seen yet
         self.recorder: Recorder | None = None
-        if record is not None:
-            self._start_recording(record)
+        self._record_into = record  # once play begins
         self._entry_key = False  # the letter of the key that opened the line is still to come
         self.paused = False
         self.photo = False  # paused, and still looking around
@@ -137,6 +136,8 @@ class Game:
         self._next_draw_s = 0.0
         if title:
             self._open_title()
+        if record is not None and self.title is None:
+            self._start_recording(record)
 
     def run(self) -> None:
         """Play until the player leaves; an error of the generation thread is raised here."""
@@ -500,8 +501,10 @@ class Game:
                 begin: Scene | SavedGame = replace(card.choice, seed=self.scene.seed)
             else:
                 begin = read_save(card.choice, self._states)
+            if self._record_into is not None:
+                self._start_recording(self._record_into)
             self.loop.reset(begin)
-        except ValueError as error:  # a save that is damaged, or another model's
+        except (ValueError, OSError) as error:  # a damaged save, or another model's; a full disk
             self._say(str(error))
             return
         self.scene = self._awaited = begin.scene if isinstance(begin, SavedGame) else begin
@@ -579,6 +582,7 @@ class Game:
             self._say(f"recorded {folder}")
 
     def _start_recording(self, folder: Path) -> None:
+        self._record_into = None
         self.recorder = Recorder(folder, self._states, self._model_folder)
         self.loop.record(self.recorder)
 

@@ -396,6 +396,7 @@ class GenerationLoop:
         with self._changed:
             if self._requested is not None:
                 requested, self._requested = self._requested, None
+                self._nudges = 0
                 return requested, False, 0
             if self._save_wanted:
                 self._save_wanted = False

@@ -361,6 +361,23 @@ def test_tab_offers_all_worlds_and_enter_begins_the_chosen_one(session: Session)
     assert steps >= 0 and session.game.scene.name == "second"
 
 
+def test_a_recording_asked_for_on_the_command_line_begins_with_the_chosen_world(
+    session: Session, tmp_path: Path
+) -> None:
+    session.game._record_into = tmp_path / "rec"  # as `--record` leaves it for the title screen
+    session.tap(pygame.K_TAB)
+    session.until(lambda: session.game.title is not None)
+    session.run(0.1)
+    session.tap(pygame.K_RETURN)
+    session.until(lambda: session.game.recorder is not None)
+    session.until(lambda: session.game._shown is not None and session.steps() > 3)
+    session.tap(pygame.K_F8)
+    session.until(lambda: session.game.recorder is None)
+    begun = read_recording(tmp_path / "rec").events[0]
+    assert begun["event"] == "begin" and begun["state"] is None
+    assert begun["scene"]["name"] == "first"
+
+
 def test_escape_on_the_title_screen_goes_back_to_the_walk(session: Session) -> None:
     session.press(pygame.K_w)
     session.until(lambda: session.pose()[2, 3] > 0.3)
