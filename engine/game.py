@@ -113,6 +113,7 @@ class Game:
         self._awaited: Scene | None = None  # chosen, and no frame of it was seen yet
         self.recorder: Recorder | None = None
         self._record_into = record  # once play begins
+        self._unchecked: SavedGame | None = None
         self._entry_key = False  # the letter of the key that opened the line is still to come
         self.paused = False
         self.photo = False  # paused, and still looking around
@@ -170,6 +171,7 @@ class Game:
         self.loop.set_rewinding(REWIND in self.input.held())
         self._write_save()
         self._watch_recording()
+        self._check_chosen()
         newest = self._newest_awaited()
         if newest is not None:
             if self.loop.timeline().at is not None:
@@ -363,6 +365,8 @@ class Game:
             self._pause(False)
         elif event.type == pygame.KEYDOWN and pygame.K_1 <= event.key <= pygame.K_9:
             self._go_to(event.key - pygame.K_1)
+        elif event.type == pygame.DROPFILE:
+            self._open_picture(Path(event.file))
         elif event.type in REDRAW_EVENTS:
             self._dirty = True
 
@@ -453,7 +457,7 @@ class Game:
         worlds = [Card(label_of(scene.name), "", scene, scene.image) for scene in self._scenes]
         saves = [
             card
-            for folder in find_saves(Path(self._config.saves), self._model)[:MOST_SAVES]
+            for folder in find_saves(Path(self._config.saves), self._saves_of())[:MOST_SAVES]
             if (card := _save_card(folder)) is not None
         ]
         if not worlds and not saves:
@@ -503,12 +507,26 @@ class Game:
                 begin = read_save(card.choice, self._states)
             if self._record_into is not None:
                 self._start_recording(self._record_into)
-            self.loop.reset(begin)
+            if isinstance(begin, SavedGame) and self.loop.spec is None:
+                self._unchecked = begin  # whether it fits is known once the model is open
+            else:
+                self.loop.reset(begin)
         except (ValueError, OSError) as error:  # a damaged save, or another model's; a full disk
             self._say(str(error))
             return
         self.scene = self._awaited = begin.scene if isinstance(begin, SavedGame) else begin
         self._leave_title()
+
+    def _check_chosen(self) -> None:
+        """Begin the save that was chosen before the model was open, if it fits."""
+        if self._unchecked is None or self.loop.spec is None:
+            return
+        saved, self._unchecked = self._unchecked, None
+        try:
+            self.loop.reset(saved)
+        except ValueError as error:
+            self._awaited = None
+            self._say(str(error))
 
     def _close_title(self) -> None:
         """Back to the world that is played; without one, leave."""
@@ -556,6 +574,19 @@ class Game:
         self.scene = scene
         self.loop.reset(scene)
         self._say(f"{scene.name or 'new world'} · seed {scene.seed}")
+
+    def _open_picture(self, path: Path) -> None:
+        """A picture that was dropped on the window becomes a world."""
+        try:
+            image = read_image(path)
+        except ValueError as error:
+            self._say(str(error))
+            return
+        scene = Scene(path.stem, self.scene.seed, image, self.scene.prompt)
+        if self.title is not None:
+            self._choose(Card(label_of(scene.name), "", scene, image))
+        else:
+            self._begin(scene)
 
     def _go_to(self, index: int) -> None:
         if index < len(self._scenes):
@@ -619,8 +650,12 @@ class Game:
         else:
             self._say(f"saved as {folder.name} · {short_name(self._config.keys.load[0])} goes back")
 
+    def _saves_of(self) -> str:
+        """Whose saves can be gone on from: all, until the model is open and has told its name."""
+        return "" if self.loop.spec is None else self.loop.spec.name
+
     def _load(self) -> None:
-        slots = find_saves(Path(self._config.saves), self.loop.spec.name if self.loop.spec else "")
+        slots = find_saves(Path(self._config.saves), self._saves_of())
         if not slots:
             self._say(f"no save of {self._model} in {self._config.saves}/")
             return

@@ -202,7 +202,7 @@ def _hint(scale: float) -> Surface:
         paint.key_cap("return", height),
         paint.text("begin", round(19 * scale), paint.MUTED),
         paint.key_cap("escape", height),
-        paint.text("leave", round(19 * scale), paint.MUTED),
+        paint.text("leave  ·  or drop a picture of your own", round(19 * scale), paint.MUTED),
     ]
     return paint.row(words, round(7 * scale))
 

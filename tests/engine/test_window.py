@@ -378,6 +378,22 @@ def test_a_recording_asked_for_on_the_command_line_begins_with_the_chosen_world(
     assert begun["scene"]["name"] == "first"
 
 
+def test_a_picture_dropped_on_the_window_becomes_a_world(session: Session, tmp_path: Path) -> None:
+    count = len(session.world.starts)
+    Image.new("RGB", (80, 60), (10, 200, 30)).save(tmp_path / "garden.png")
+    (tmp_path / "letter.txt").write_text("no picture")
+    pygame.event.post(pygame.event.Event(pygame.DROPFILE, file=str(tmp_path / "letter.txt")))
+    session.run(0.1)
+    assert "cannot be read" in session.game._toast and len(session.world.starts) == count
+    pygame.event.post(pygame.event.Event(pygame.DROPFILE, file=str(tmp_path / "garden.png")))
+    session.until(lambda: len(session.world.starts) == count + 1)
+    image = session.world.starts[-1].image
+    assert image is not None and np.array_equal(image[16, 28], (10, 200, 30))
+    assert session.game.scene.name == "garden"
+    session.tap(pygame.K_1)
+    session.until(lambda: len(session.world.starts) == count + 2)
+
+
 def test_escape_on_the_title_screen_goes_back_to_the_walk(session: Session) -> None:
     session.press(pygame.K_w)
     session.until(lambda: session.pose()[2, 3] > 0.3)
