@@ -359,11 +359,11 @@ def help_sheet(keys: KeyBindings, scale: float) -> Surface:
         ("rise", ("up",)),
         ("sink", ("down",)),
         ("run", ("run",)),
+        ("hold: time runs backwards", ("rewind",)),
+        ("one step back or on", ("step_back", "step_forward")),
     ]
     running: list[tuple[str, tuple[str, ...]]] = [
         ("pause, and look around", ("pause",)),
-        ("hold: time runs backwards", ("rewind",)),
-        ("one step back or on", ("step_back", "step_forward")),
         ("save; go back to the last save", ("save", "load")),
         ("start again", ("reset",)),
         ("new seed", ("new_seed",)),

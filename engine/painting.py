@@ -29,6 +29,7 @@ SHORT_NAMES = {
     "right ctrl": "Ctrl",
     "escape": "Esc",
     "return": "Enter",
+    "tab": "Tab",
     "page up": "PgUp",
     "page down": "PgDn",
 }
