@@ -29,6 +29,7 @@ class KeyBindings:
     reset: tuple[str, ...] = ("r",)
     new_seed: tuple[str, ...] = ("n",)
     record: tuple[str, ...] = ("f8",)
+    prompt: tuple[str, ...] = ("t",)
     worlds: tuple[str, ...] = ("tab",)
     full_screen: tuple[str, ...] = ("f11",)
     screenshot: tuple[str, ...] = ("f12",)

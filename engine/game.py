@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pygame
+from numpy.typing import NDArray
 from PIL import Image
 from pygame.event import Event
 
@@ -23,6 +24,7 @@ from engine.loop import Generated, GenerationLoop, Prepare
 from engine.output import free_name
 from engine.pacing import RateMeter, frame_due
 from engine.painting import short_name
+from engine.prompt import PromptEntry
 from engine.recording import Recorder
 from engine.saves import SavedGame, StateFormat, describe, find_saves, read_save, write_save
 from engine.scene import Scene, read_image
@@ -107,10 +109,12 @@ class Game:
             on_change=self._wake_up,
         )
         self.title: TitleScreen | None = None
+        self.entry: PromptEntry | None = None  # while a prompt is typed
         self._awaited: Scene | None = None  # chosen, and no frame of it was seen yet
         self.recorder: Recorder | None = None
-        if record is not None:
-            self._start_recording(record)
+        self._record_into = record  # once play begins
+        self._unchecked: SavedGame | None = None
+        self._entry_key = False  # the letter of the key that opened the line is still to come
         self.paused = False
         self.photo = False  # paused, and still looking around
         self.timewarp = config.window.timewarp
@@ -119,6 +123,7 @@ class Game:
         self.leaving = False
         self._hud_level = 1 if config.window.hud else 0  # 2: with latencies
         self._shown: tuple[int, int] | None = None  # step and frame on show
+        self._frame: NDArray[np.uint8] | None = None  # its pixels
         self._drawn_meter = RateMeter()
         self.latency = LatencyLog()
         self._unshown: Generated | None = None  # taken, and not on the screen yet
@@ -132,6 +137,8 @@ class Game:
         self._next_draw_s = 0.0
         if title:
             self._open_title()
+        if record is not None and self.title is None:
+            self._start_recording(record)
 
     def run(self) -> None:
         """Play until the player leaves; an error of the generation thread is raised here."""
@@ -164,6 +171,7 @@ class Game:
         self.loop.set_rewinding(REWIND in self.input.held())
         self._write_save()
         self._watch_recording()
+        self._check_chosen()
         newest = self._newest_awaited()
         if newest is not None:
             if self.loop.timeline().at is not None:
@@ -216,11 +224,14 @@ class Game:
             return
         if self._shown is None and self._config.window.capture_mouse:
             self._capture_mouse(True)
-        if self._shown is None or newest.number != self._shown[0]:
-            self._unshown = newest
-        self.viewer.show(newest.frames[due[1]])
+        another = self._shown is None or newest.number != self._shown[0]
+        frame = newest.frames[due[1]]
         self._shown = due
-        self._dirty = True
+        if self._frame is None or not np.array_equal(frame, self._frame):  # at rest it is
+            self.viewer.show(frame)
+            self._frame = frame
+            self._unshown = newest if another else self._unshown
+            self._dirty = True
 
     def _look_around(self, newest: Generated) -> None:
         """Find out how the frame on show looks from the camera of this instant."""
@@ -306,6 +317,7 @@ class Game:
             held=self.input.held(),
             toast=self._toast if now_s < self._toast_until_s else "",
             timeline=self._timeline_of_now(),
+            entry=self.entry,
             recorded_s=self._recorded_s(now_s),
             paused=self.paused,
             photo=self.photo,
@@ -338,6 +350,9 @@ class Game:
     def _handle(self, event: Event, arrived_s: float) -> None:
         if self.title is not None and self._handle_title(event, self.title):
             return
+        if self.entry is not None and self._handle_entry(event, self.entry):
+            self._dirty = True
+            return
         action = self.input.handle(event, arrived_s)
         if event.type == pygame.MOUSEMOTION and self.input.mouse_looks and self.timewarp:
             self._look_since_s = self._look_since_s or arrived_s
@@ -350,6 +365,8 @@ class Game:
             self._pause(False)
         elif event.type == pygame.KEYDOWN and pygame.K_1 <= event.key <= pygame.K_9:
             self._go_to(event.key - pygame.K_1)
+        elif event.type == pygame.DROPFILE:
+            self._open_picture(Path(event.file))
         elif event.type in REDRAW_EVENTS:
             self._dirty = True
 
@@ -364,6 +381,7 @@ class Game:
             "load": self._load,
             "record": self._toggle_recording,
             "worlds": self._open_title,
+            "prompt": self._open_prompt,
             "full_screen": self._toggle_full_screen,
             "screenshot": self._screenshot,
             "help": self._toggle_help,
@@ -394,12 +412,52 @@ class Game:
         self.timewarp = not self.timewarp
         self._say(f"timewarp {'on' if self.timewarp else 'off'}")
 
+    def _open_prompt(self) -> None:
+        """Type what the world is to be like; it goes on meanwhile."""
+        vocabulary = self.loop.spec.vocabulary if self.loop.spec is not None else ()
+        if not vocabulary:
+            self._say(f"{self._model} takes no prompt")
+            return
+        self.input.release_all()
+        self.help = False
+        self.entry = PromptEntry(vocabulary, self.scene.prompt)
+        self._entry_key = True
+
+    def _handle_entry(self, event: Event, entry: PromptEntry) -> bool:
+        """True if the event belongs to the line that is typed."""
+        if event.type == pygame.TEXTINPUT:
+            if not self._entry_key:  # the letter that opened the line is not part of it
+                self.entry = entry.typed(event.text)
+            self._entry_key = False
+        elif event.type == pygame.KEYDOWN:
+            self._entry_key = False
+            if event.key == pygame.K_BACKSPACE:
+                self.entry = entry.erased()
+            elif event.key == pygame.K_TAB:
+                self.entry = entry.completed()
+            elif event.key == pygame.K_RETURN:
+                self._apply_prompt(entry)
+            elif event.key == pygame.K_ESCAPE:
+                self.entry = None
+        else:
+            return False
+        return True
+
+    def _apply_prompt(self, entry: PromptEntry) -> None:
+        try:
+            self.loop.set_prompt(entry.text)
+        except ValueError:  # the line names them in red
+            return
+        self.scene = replace(self.scene, prompt=entry.text)
+        self.entry = None
+        self._say(f"prompt: {entry.text}" if entry.words else "no prompt")
+
     def _open_title(self) -> None:
         """Choose a world or a save; the one that is played waits."""
         worlds = [Card(label_of(scene.name), "", scene, scene.image) for scene in self._scenes]
         saves = [
             card
-            for folder in find_saves(Path(self._config.saves), self._model)[:MOST_SAVES]
+            for folder in find_saves(Path(self._config.saves), self._saves_of())[:MOST_SAVES]
             if (card := _save_card(folder)) is not None
         ]
         if not worlds and not saves:
@@ -447,12 +505,28 @@ class Game:
                 begin: Scene | SavedGame = replace(card.choice, seed=self.scene.seed)
             else:
                 begin = read_save(card.choice, self._states)
-            self.loop.reset(begin)
-        except ValueError as error:  # a save that is damaged, or another model's
+            if self._record_into is not None:
+                self._start_recording(self._record_into)
+            if isinstance(begin, SavedGame) and self.loop.spec is None:
+                self._unchecked = begin  # whether it fits is known once the model is open
+            else:
+                self.loop.reset(begin)
+        except (ValueError, OSError) as error:  # a damaged save, or another model's; a full disk
             self._say(str(error))
             return
         self.scene = self._awaited = begin.scene if isinstance(begin, SavedGame) else begin
         self._leave_title()
+
+    def _check_chosen(self) -> None:
+        """Begin the save that was chosen before the model was open, if it fits."""
+        if self._unchecked is None or self.loop.spec is None:
+            return
+        saved, self._unchecked = self._unchecked, None
+        try:
+            self.loop.reset(saved)
+        except ValueError as error:
+            self._awaited = None
+            self._say(str(error))
 
     def _close_title(self) -> None:
         """Back to the world that is played; without one, leave."""
@@ -463,7 +537,7 @@ class Game:
 
     def _leave_title(self) -> None:
         self.title = None
-        self._shown = None  # the picture behind the cards gives way to the newest frame
+        self._shown = self._frame = None  # the picture behind the cards gives way
         self.input.release_all()
         self._pause(False)
 
@@ -501,6 +575,19 @@ class Game:
         self.loop.reset(scene)
         self._say(f"{scene.name or 'new world'} · seed {scene.seed}")
 
+    def _open_picture(self, path: Path) -> None:
+        """A picture that was dropped on the window becomes a world."""
+        try:
+            image = read_image(path)
+        except ValueError as error:
+            self._say(str(error))
+            return
+        scene = Scene(path.stem, self.scene.seed, image, self.scene.prompt)
+        if self.title is not None:
+            self._choose(Card(label_of(scene.name), "", scene, image))
+        else:
+            self._begin(scene)
+
     def _go_to(self, index: int) -> None:
         if index < len(self._scenes):
             self._begin(replace(self._scenes[index], seed=self.scene.seed))
@@ -526,6 +613,7 @@ class Game:
             self._say(f"recorded {folder}")
 
     def _start_recording(self, folder: Path) -> None:
+        self._record_into = None
         self.recorder = Recorder(folder, self._states, self._model_folder)
         self.loop.record(self.recorder)
 
@@ -562,8 +650,12 @@ class Game:
         else:
             self._say(f"saved as {folder.name} · {short_name(self._config.keys.load[0])} goes back")
 
+    def _saves_of(self) -> str:
+        """Whose saves can be gone on from: all, until the model is open and has told its name."""
+        return "" if self.loop.spec is None else self.loop.spec.name
+
     def _load(self) -> None:
-        slots = find_saves(Path(self._config.saves), self.loop.spec.name if self.loop.spec else "")
+        slots = find_saves(Path(self._config.saves), self._saves_of())
         if not slots:
             self._say(f"no save of {self._model} in {self._config.saves}/")
             return

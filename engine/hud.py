@@ -10,11 +10,13 @@ from pygame import Surface
 
 from engine import painting as paint
 from engine.bindings import KeyBindings
+from engine.prompt import PromptEntry
 from engine.viewer import SpriteLayer
 
 DESIGN_HEIGHT_PX = 640  # the window height at which one design pixel is one pixel
 LOADING_BAR = (240, 4)
 LOADING_LIGHT = 64
+ENTRY_SHARE = 0.7  # of the window's width
 TIMELINE_SHARE = 0.5  # of the window's width
 SLOW = 0.9  # share of the world's rate below which the HUD says so
 
@@ -38,6 +40,7 @@ class HudState:
     latency: tuple[LatencyLine, ...] = ()
     held: frozenset[str] = frozenset()
     timeline: TimelineBar | None = None
+    entry: PromptEntry | None = None  # a prompt that is being typed
     recorded_s: int | None = None  # None: nothing is recorded
     toast: str = ""
     loading: str = ""  # what is being waited for; empty once the world is there
@@ -98,6 +101,23 @@ class Hud:
         elif state.paused:
             size = self.sprite("paused", scale, lambda: pause_banner(self._keys, scale))
             places["paused"] = _centred(size, window)
+        self._lay_out_messages(places, state, window, scale)
+        return places
+
+    def _lay_out_messages(
+        self,
+        places: dict[str, tuple[int, int]],
+        state: HudState,
+        window: tuple[int, int],
+        scale: float,
+    ) -> None:
+        """What comes and goes: a prompt being typed, the recording, the timeline, a toast."""
+        margin = round(14 * scale)
+        if state.entry is not None:
+            entry, widest = state.entry, round(ENTRY_SHARE * window[0])
+            line = (entry, widest, scale)
+            size = self.sprite("entry", line, lambda: prompt_line(entry, widest, scale))
+            places["entry"] = ((window[0] - size[0]) // 2, round(0.86 * window[1]) - size[1])
         if state.recorded_s is not None:
             seconds = state.recorded_s
             size = self.sprite("record", (seconds, scale), lambda: recording(seconds, scale))
@@ -108,7 +128,6 @@ class Hud:
             size = self.sprite("toast", (state.toast, scale), lambda: toast(state.toast, scale))
             # Above the lines at the lower edge.
             places["toast"] = ((window[0] - size[0]) // 2, window[1] - 5 * margin - size[1])
-        return places
 
     def _lay_out_timeline(
         self,
@@ -243,6 +262,36 @@ def pause_banner(keys: KeyBindings, scale: float) -> Surface:
     return paint.panel(paint.column(lines, round(10 * scale), centred=True), round(26 * scale))
 
 
+def prompt_line(entry: PromptEntry, widest: int, scale: float) -> Surface:
+    """The line with its completion, the words there are, and what is wrong."""
+    height = round(26 * scale)
+    wrong = bool(entry.unknown) and not entry.completion  # a word half typed is not wrong yet
+    line = [
+        paint.text("Prompt:", height, paint.MUTED),
+        paint.text(" " + entry.text, height, paint.RECORD if wrong else paint.INK),
+        paint.text(entry.completion or "_", height, paint.MUTED),
+    ]
+    chips = [_chip(word, word in entry.words, scale) for word in entry.vocabulary]
+    rows = paint.wrapped(chips, widest, round(6 * scale))
+    if wrong:
+        told = f"unknown: {', '.join(entry.unknown)}"
+        note = paint.text(told, round(19 * scale), paint.RECORD)
+    else:
+        words = "words with commas between · Tab completes · Enter applies · Esc leaves"
+        note = paint.text(words, round(19 * scale), paint.MUTED)
+    parts = [paint.row(line, 0), rows, note]
+    return paint.panel(paint.column(parts, round(10 * scale)), round(14 * scale), paint.SHEET)
+
+
+def _chip(word: str, lit: bool, scale: float) -> Surface:
+    label = paint.text(word, round(20 * scale), paint.DARK_INK if lit else paint.INK)
+    width, height = label.get_width() + round(18 * scale), label.get_height() + round(8 * scale)
+    fill, rim = (paint.ACCENT, paint.ACCENT) if lit else (paint.CAP, paint.CAP_RIM)
+    chip = paint.rounded((width, height), height // 2, fill, rim)
+    chip.blit(label, label.get_rect(center=chip.get_rect().center))
+    return chip
+
+
 def recording(seconds: int, scale: float) -> Surface:
     """A red light and for how long."""
     side = round(14 * scale)
@@ -310,15 +359,16 @@ def help_sheet(keys: KeyBindings, scale: float) -> Surface:
         ("rise", ("up",)),
         ("sink", ("down",)),
         ("run", ("run",)),
+        ("hold: time runs backwards", ("rewind",)),
+        ("one step back or on", ("step_back", "step_forward")),
     ]
     running: list[tuple[str, tuple[str, ...]]] = [
         ("pause, and look around", ("pause",)),
-        ("hold: time runs backwards", ("rewind",)),
-        ("one step back or on", ("step_back", "step_forward")),
         ("save; go back to the last save", ("save", "load")),
         ("start again", ("reset",)),
         ("new seed", ("new_seed",)),
         ("record, stop", ("record",)),
+        ("type a prompt", ("prompt",)),
         ("other worlds, saves", ("worlds",)),
         ("full screen", ("full_screen",)),
         ("screenshot", ("screenshot",)),

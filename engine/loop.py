@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from engine.controls import ControlSettings, InputSample, Player, look_ahead, walk
 from engine.history import History, HistorySettings, Moment
 from engine.pacing import RateMeter, next_step_s, rewind_stride, step_period_s
+from engine.prompt import check_words
 from engine.recording import Recorder
 from engine.saves import SavedGame, check_fits
 from engine.scene import Scene
@@ -92,6 +93,7 @@ class GenerationLoop:
         self._timeline = Timeline(0, None, 0.0)
         self._rewinding_since_s: float | None = None
         self._nudges = 0
+        self._prompt_wanted: str | None = None
         self._recorder: Recorder | None = None  # of the thread alone
         self._recorder_wanted: Recorder | None = None
         self._save_wanted = False
@@ -142,6 +144,17 @@ class GenerationLoop:
         """Ask for the state after the moment on show; `take_saved` has it soon."""
         with self._changed:
             self._save_wanted = True
+            self._changed.notify_all()
+
+    def set_prompt(self, prompt: str) -> None:
+        """Change the world's words from the next step on; the walk goes on.
+
+        Raises:
+            ValueError: naming the words that the model does not know.
+        """
+        with self._changed:
+            check_words(prompt, () if self._spec is None else self._spec.vocabulary)
+            self._prompt_wanted = prompt
             self._changed.notify_all()
 
     def record(self, recorder: Recorder | None) -> None:
@@ -256,6 +269,7 @@ class GenerationLoop:
             self._recorder.begin(newest.number, begin, cameras, frames, spec)
 
     def _step(self, world: WorldGenerator, spec: GeneratorSpec, began_s: float) -> None:
+        changed = self._change_prompt(world)
         sample, cameras = self._move(spec)
         frames = world.step(cameras)
         times = world.times()
@@ -263,7 +277,18 @@ class GenerationLoop:
         if self._recorder is not None and self._newest is not None:
             self._recorder.step(self._newest.number, sample, cameras, frames)
         if times is not None:  # a resting camera in a resting world makes no new moment
-            self._remember(world)
+            self._remember(world, jump=changed)
+
+    def _change_prompt(self, world: WorldGenerator) -> bool:
+        with self._changed:
+            prompt, self._prompt_wanted = self._prompt_wanted, None
+            if prompt is None:
+                return False
+            self._scene = replace(self._scene, prompt=prompt)
+        world.set_prompt(prompt)
+        if self._recorder is not None:
+            self._recorder.prompt(prompt)
+        return True
 
     def _remember(self, world: WorldGenerator, jump: bool = False) -> Generated:
         newest = self._newest
@@ -371,6 +396,7 @@ class GenerationLoop:
         with self._changed:
             if self._requested is not None:
                 requested, self._requested = self._requested, None
+                self._nudges = 0
                 return requested, False, 0
             if self._save_wanted:
                 self._save_wanted = False

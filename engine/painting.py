@@ -29,6 +29,7 @@ SHORT_NAMES = {
     "right ctrl": "Ctrl",
     "escape": "Esc",
     "return": "Enter",
+    "tab": "Tab",
     "page up": "PgUp",
     "page down": "PgDn",
 }
@@ -73,6 +74,19 @@ def column(parts: Sequence[Surface], gap: int, centred: bool = False) -> Surface
         whole.blit(part, ((width - part.get_width()) // 2 if centred else 0, top))
         top += part.get_height() + gap
     return whole
+
+
+def wrapped(parts: Sequence[Surface], widest: int, gap: int) -> Surface:
+    """Rows, each as long as fits."""
+    rows: list[list[Surface]] = [[]]
+    width = 0
+    for part in parts:
+        if rows[-1] and width + gap + part.get_width() > widest:
+            rows.append([])
+            width = 0
+        rows[-1].append(part)
+        width += gap + part.get_width()
+    return column([row(one, gap) for one in rows], gap)
 
 
 def padded(content: Surface, width: int, left: int = 0) -> Surface:

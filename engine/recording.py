@@ -6,9 +6,9 @@
     latency.json             how long the ways from the hand to the screen were, at the end
     state-N.safetensors      the state it went on from, where it began from one
 
-The first line is the header. `begin`, `step`, `branch` and `past` follow: a world begins; makes frames
-for cameras; goes on from after an earlier step; an earlier step is shown again while time runs
-backwards. Every frame that was generated is there with a digest, so that a replay can be compared.
+The first line is the header. Then a world begins (`begin`), makes frames for cameras (`step`), gets
+other words (`prompt`) or goes on from after an earlier step (`branch`); or an earlier step is shown
+again while time runs backwards (`past`). Every generated frame is there with a digest, for replays.
 """
 
 from __future__ import annotations
@@ -124,6 +124,10 @@ class Recorder:
     def branch(self, to: int) -> None:
         """The next step follows from after step `to`."""
         self._jobs.put(_Job({"event": "branch", "to": to, **self._now()}))
+
+    def prompt(self, prompt: str) -> None:
+        """The next step is made with other words."""
+        self._jobs.put(_Job({"event": "prompt", "prompt": prompt, **self._now()}))
 
     def past(self, number: int, frames: NDArray[np.uint8]) -> None:
         """The frames of step `number` were shown again."""

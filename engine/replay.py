@@ -130,6 +130,9 @@ def replay(recording: Recording, world: WorldGenerator, states: StateFormat) -> 
         if kind == "branch":
             world.restore(_take(known_states, branches, event["to"], recording))
             continue
+        if kind == "prompt":
+            world.set_prompt(event["prompt"])
+            continue
         if kind == "past":
             yield Replayed(_take(known_frames, shown_again, event["shows"], recording), again=True)
             continue
@@ -159,6 +162,8 @@ def trajectory(recording: Recording) -> list[Seen]:
     for event in recording.events:
         if event["event"] == "past":
             shown += counts[event["shows"]]
+        elif event["event"] == "prompt":
+            continue
         elif event["event"] == "branch":
             kept = [(number, seen) for number, seen in kept if number <= event["to"]]
         else:

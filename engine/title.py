@@ -65,13 +65,15 @@ def _rows_of(columns: int, worlds: int, saves: int, window: tuple[int, int]) -> 
     gap = round(GAP_SHARE * window[0])
     head, section, label = round(92 * scale), round(44 * scale), round(32 * scale)
     section = section if saves else 0
-    free = window[1] - head - section - round(56 * scale)
+    free = window[1] - head - section - round(64 * scale)
     widest = (WIDTH_SHARE * window[0] - (columns - 1) * gap) / columns
     height = max(8, min(round(widest / ASPECT), free // rows - label - gap // 2))
     width = round(height * ASPECT)
     left = (window[0] - columns * width - (columns - 1) * gap) // 2
     row_height = height + label + gap // 2
-    top = max(0, (window[1] - head - section - rows * row_height - round(40 * scale)) // 2)
+    top = max(
+        round(12 * scale), (window[1] - head - section - rows * row_height - round(40 * scale)) // 2
+    )
     cards = [
         Rectangle(
             left + index % columns * (width + gap),
@@ -202,7 +204,7 @@ def _hint(scale: float) -> Surface:
         paint.key_cap("return", height),
         paint.text("begin", round(19 * scale), paint.MUTED),
         paint.key_cap("escape", height),
-        paint.text("leave", round(19 * scale), paint.MUTED),
+        paint.text("leave  ·  or drop a picture of your own", round(19 * scale), paint.MUTED),
     ]
     return paint.row(words, round(7 * scale))
 

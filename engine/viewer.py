@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from importlib import resources
 
@@ -9,7 +10,7 @@ import moderngl
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.timewarp import NO_WARP, Homography
+from engine.timewarp import NO_WARP, Homography, uncovered
 
 GLSL = "#version 330\n"
 BACKGROUND = (0.035, 0.043, 0.055)
@@ -42,10 +43,11 @@ class Viewer:
         self._sharpen["sharpness"] = sharpness
         self._upscale = _program(context, "frame.vert", "upscale.frag")
         self._warp = _program(context, "frame.vert", "warp.frag")
-        self._warp["picture"], self._warp["frame"] = 0, 1
+        self._rim = _program(context, "frame.vert", "rim.frag")
         self._sharpen_quad = context.vertex_array(self._sharpen, [])
         self._upscale_quad = context.vertex_array(self._upscale, [])
         self._warp_quad = context.vertex_array(self._warp, [])
+        self._rim_quad = context.vertex_array(self._rim, [])
         self._source: moderngl.Texture | None = None
         self._sharpened: moderngl.Framebuffer | None = None
         self._upscaled: moderngl.Framebuffer | None = None  # the frame on show, for warps
@@ -117,10 +119,15 @@ class Viewer:
         picture = self._upscale_for_warps(viewport[2:])
         target.use()
         target.viewport = viewport
+        for program in (self._rim, self._warp):
+            program["brightness"] = brightness
+            program["frame_from_view"] = tuple(warp.T.ravel())  # GL counts by columns
+        _texture_of(self._sharpened).use(0)
+        for strip in uncovered(warp):
+            target.scissor = _pixels_of(strip, viewport)
+            self._rim_quad.render(moderngl.TRIANGLES, vertices=3)
+        target.scissor = None  # type: ignore[assignment] # moderngl's word for the whole
         picture.use(0)
-        _texture_of(self._sharpened).use(1)
-        self._warp["brightness"] = brightness
-        self._warp["frame_from_view"] = tuple(warp.T.ravel())  # GL counts by columns
         self._warp_quad.render(moderngl.TRIANGLES, vertices=3)
 
     def _render_upscaled(
@@ -155,6 +162,17 @@ class Viewer:
         sharpened = self._context.texture(size, 4)
         sharpened.repeat_x = sharpened.repeat_y = False
         self._sharpened = self._context.framebuffer([sharpened])
+
+
+def _pixels_of(
+    share: tuple[float, float, float, float], viewport: tuple[int, int, int, int]
+) -> tuple[int, int, int, int]:
+    """A rectangle in fractions from the top left, as pixels from the bottom left, rounded outwards."""
+    left, bottom, width, height = viewport
+    x0, x1 = math.floor(share[0] * width) - 1, math.ceil(share[2] * width) + 1
+    y0, y1 = math.floor(share[1] * height) - 1, math.ceil(share[3] * height) + 1
+    x0, x1, y0, y1 = max(x0, 0), min(x1, width), max(y0, 0), min(y1, height)
+    return left + x0, bottom + height - y1, x1 - x0, y1 - y0
 
 
 def _texture_of(framebuffer: moderngl.Framebuffer | None) -> moderngl.Texture:

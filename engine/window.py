@@ -75,6 +75,7 @@ class Window:
 
     def close(self) -> None:
         self.context.release()
+        painting.font.cache_clear()  # fonts do not outlive pygame
         pygame.quit()
 
 

@@ -121,6 +121,7 @@ class WorldSession:
             frames_per_second=playable.frames_per_second,
             weights=playable.digest,
             steps=playable.rollout.steps,
+            vocabulary=self._transformer.config.vocabulary,
         )
 
     @property
@@ -198,6 +199,17 @@ class WorldSession:
             inputs = (pending.latent, self._level(0.0), slot, self._words, *pending.places)
             self._commit(*inputs)
 
+    def set_prompt(self, prompt: str) -> None:
+        """Change the words from the next frame on; a resting camera gets a new frame, too.
+
+        Raises:
+            ValueError: naming the words that the model does not know.
+        """
+        words = self._read(prompt)
+        self.settle()  # the frame on show was made with the old words
+        self._words = words
+        self._view = None
+
     def times(self) -> StepTimes | None:
         return self._times
 
@@ -238,9 +250,7 @@ class WorldSession:
 
     def _begin(self, anchor_from_world: NDArray[np.float64], prompt: str) -> None:
         check_rigid(anchor_from_world)
-        vocabulary = self._transformer.config.vocabulary
-        words = prompt_words(vocabulary, prompt) or [0.0]
-        self._words = torch.tensor([words], dtype=torch.float32, device=self.device)
+        self._words = self._read(prompt)
         self._cache.reset()
         self._anchor_from_world = anchor_from_world.copy()
         self._frame = 0  # frames committed or pending since the world began
@@ -248,6 +258,10 @@ class WorldSession:
         self._pending = None
         self._view = None
         self._shown = np.zeros((0,), np.uint8)
+
+    def _read(self, prompt: str) -> Tensor:
+        words = prompt_words(self._transformer.config.vocabulary, prompt) or [0.0]
+        return torch.tensor([words], dtype=torch.float32, device=self.device)
 
     def _encode(self, image: NDArray[np.uint8]) -> Tensor:
         config = self._autoencoder.config

@@ -86,6 +86,7 @@ class GeneratorSpec:
     frames_per_second: float  # rate of the world's clock, not a promise of speed
     weights: str = ""  # a digest: models with the same one can go on from each other's states
     steps: int = 0  # denoising steps per frame; 0 where that means nothing
+    vocabulary: tuple[str, ...] = ()  # the words a prompt may hold
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,6 +131,14 @@ class WorldGenerator(Protocol):
 
     def set_rate(self, frames_per_second: float) -> None:
         """Change the rate of the world's clock: how far one frame of walking carries."""
+        ...
+
+    def set_prompt(self, prompt: str) -> None:
+        """Change what the world is like from the next frame on; the walk goes on.
+
+        Raises:
+            ValueError: naming the words that the model does not know.
+        """
         ...
 
     def times(self) -> StepTimes | None:

@@ -30,6 +30,7 @@ class FakeWorld:
         self.spec = replace(SPEC, **changes)
         self.cameras: list[Camera] = []  # every camera it was given since the newest reset
         self.starts: list[Start] = []
+        self.prompts: list[str] = []  # those that were changed to
         self.settled = 0  # calls of `settle`
 
     def reset(self, start: Start, camera: Camera) -> NDArray[np.uint8]:
@@ -45,6 +46,9 @@ class FakeWorld:
 
     def settle(self) -> None:
         self.settled += 1
+
+    def set_prompt(self, prompt: str) -> None:
+        self.prompts.append(prompt)
 
     def times(self) -> StepTimes | None:
         return StepTimes(denoise_s=0.010, decode_s=0.004, copy_s=0.001)

@@ -37,7 +37,7 @@ class Session:
 
     def __init__(self, folder: Path) -> None:
         self.screenshots = folder
-        self.world = FakeWorld(frames_per_second=60.0)
+        self.world = FakeWorld(frames_per_second=60.0, vocabulary=("snowfield", "golden hour"))
         scenes = [Scene("first", 5), Scene("second", 5, np.zeros((50, 90, 3), np.uint8))]
         window = WindowSettings(width_px=SIZE[0], height_px=SIZE[1], hud=False)
         self.saves = folder.parent / "saves"
@@ -195,11 +195,10 @@ def test_a_held_look_key_turns_the_picture_between_two_frames(session: Session) 
 
 def test_latencies_are_measured_while_one_plays(session: Session, tmp_path: Path) -> None:
     before = session.game.latency.percentiles()["step"].count
-    for _ in range(10):
+    session.press(pygame.K_w)
+    for _ in range(20):
         mouse(3)
         session.run(0.03)
-    session.tap(pygame.K_w)
-    session.run(0.1)
     session.game.write_report(tmp_path / "latency.json")
     report = json.loads((tmp_path / "latency.json").read_text())
     assert set(report["stages"]) == set(STAGES)
@@ -335,7 +334,7 @@ def test_f8_records_until_it_is_pressed_again_and_what_it_wrote_replays(session:
     session.press(pygame.K_w)
     session.tap(pygame.K_F8)
     session.until(lambda: session.game.recorder is not None)
-    session.run(0.3)
+    session.run(0.5)
     session.tap(pygame.K_F8)
     session.until(lambda: session.game.recorder is None)
     (folder,) = session.recordings.iterdir()
@@ -360,6 +359,39 @@ def test_tab_offers_all_worlds_and_enter_begins_the_chosen_one(session: Session)
     assert chosen is not None and chosen.max() == 0  # the black picture of the second world
     session.until(lambda: session.steps() > 2)
     assert steps >= 0 and session.game.scene.name == "second"
+
+
+def test_a_recording_asked_for_on_the_command_line_begins_with_the_chosen_world(
+    session: Session, tmp_path: Path
+) -> None:
+    session.game._record_into = tmp_path / "rec"  # as `--record` leaves it for the title screen
+    session.tap(pygame.K_TAB)
+    session.until(lambda: session.game.title is not None)
+    session.run(0.1)
+    session.tap(pygame.K_RETURN)
+    session.until(lambda: session.game.recorder is not None)
+    session.until(lambda: session.game._shown is not None and session.steps() > 3)
+    session.tap(pygame.K_F8)
+    session.until(lambda: session.game.recorder is None)
+    begun = read_recording(tmp_path / "rec").events[0]
+    assert begun["event"] == "begin" and begun["state"] is None
+    assert begun["scene"]["name"] == "first"
+
+
+def test_a_picture_dropped_on_the_window_becomes_a_world(session: Session, tmp_path: Path) -> None:
+    count = len(session.world.starts)
+    Image.new("RGB", (80, 60), (10, 200, 30)).save(tmp_path / "garden.png")
+    (tmp_path / "letter.txt").write_text("no picture")
+    pygame.event.post(pygame.event.Event(pygame.DROPFILE, file=str(tmp_path / "letter.txt")))
+    session.run(0.1)
+    assert "cannot be read" in session.game._toast and len(session.world.starts) == count
+    pygame.event.post(pygame.event.Event(pygame.DROPFILE, file=str(tmp_path / "garden.png")))
+    session.until(lambda: len(session.world.starts) == count + 1)
+    image = session.world.starts[-1].image
+    assert image is not None and np.array_equal(image[16, 28], (10, 200, 30))
+    assert session.game.scene.name == "garden"
+    session.tap(pygame.K_1)
+    session.until(lambda: len(session.world.starts) == count + 2)
 
 
 def test_escape_on_the_title_screen_goes_back_to_the_walk(session: Session) -> None:
@@ -403,3 +435,38 @@ def test_a_click_on_a_saved_game_goes_on_from_it(session: Session) -> None:
 
     session.until(there)
     assert session.game.title is None
+
+
+def test_a_resting_view_is_drawn_no_more_though_the_world_ticks_on(session: Session) -> None:
+    session.run(0.5)
+    before, steps = session.picture, session.steps()
+    session.run(0.3)
+    assert session.steps() > steps + 5
+    assert session.picture is before
+
+
+def type_text(*texts: str) -> None:
+    for text in texts:
+        pygame.event.post(pygame.event.Event(pygame.TEXTINPUT, text=text))
+
+
+def test_a_prompt_is_typed_while_the_world_goes_on(session: Session) -> None:
+    session.tap(pygame.K_t)
+    type_text("t")  # the letter of the key itself
+    session.until(lambda: session.game.entry is not None)
+    type_text("l", "a", "v", "a")
+    session.tap(pygame.K_RETURN)
+    session.run(0.1)
+    entry = session.game.entry
+    assert entry is not None and entry.unknown == ("lava",)  # stays open, and says so
+    session.tap(*[pygame.K_BACKSPACE] * 4)
+    type_text("g", "o")
+    session.tap(pygame.K_TAB)
+    session.run(0.1)
+    steps = session.steps()
+    session.tap(pygame.K_RETURN)
+    session.until(lambda: session.world.prompts[-1:] == ["golden hour"])
+    session.until(lambda: session.steps() > steps)
+    assert session.game.entry is None and session.game.scene.prompt == "golden hour"
+    session.press(pygame.K_w)  # keys walk again
+    session.until(lambda: session.pose()[2, 3] > 0.1)

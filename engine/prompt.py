@@ -1,0 +1,59 @@
+"""Typing a prompt while one walks: pure, without a window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+LONGEST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class PromptEntry:
+    """The line as typed so far, and the words the model knows."""
+
+    vocabulary: tuple[str, ...]
+    text: str = ""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return split(self.text)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        return tuple(word for word in self.words if word not in self.vocabulary)
+
+    @property
+    def completion(self) -> str:
+        """What is missing of the one known word that the last part begins; empty without one."""
+        begun = self.text.rpartition(",")[2].lstrip().lower()
+        if not begun or begun in self.vocabulary:
+            return ""
+        found = [word for word in self.vocabulary if word.startswith(begun)]
+        return found[0][len(begun) :] if found else ""
+
+    def typed(self, characters: str) -> PromptEntry:
+        text = self.text + "".join(one for one in characters if one.isprintable())
+        return replace(self, text=text[:LONGEST])
+
+    def erased(self) -> PromptEntry:
+        return replace(self, text=self.text[:-1])
+
+    def completed(self) -> PromptEntry:
+        return replace(self, text=self.text + self.completion)
+
+
+def split(prompt: str) -> tuple[str, ...]:
+    """The words of a prompt: the parts between commas, in lower case."""
+    return tuple(part.strip().lower() for part in prompt.split(",") if part.strip())
+
+
+def check_words(prompt: str, vocabulary: Sequence[str]) -> None:
+    """Raises:
+    ValueError: naming the words that the model does not know.
+    """
+    if not vocabulary:
+        raise ValueError("this model takes no prompt")
+    unknown = [word for word in split(prompt) if word not in vocabulary]
+    if unknown:
+        raise ValueError(f"unknown: {', '.join(unknown)}")
