@@ -172,7 +172,7 @@ def test_the_settings_of_every_pipeline_are_read_before_its_first_step(path: Pat
 
 def test_words_are_written_into_the_texts_of_steps_and_changed_on_the_command_line() -> None:
     path = "configs/pipeline/pocket.yaml"
-    for overrides, seconds in (((), "840.0"), (("words.stage_1_s=30.0",), "30.0")):
+    for overrides, seconds in (((), "410.0"), (("words.stage_1_s=30.0",), "30.0")):
         steps = strict.load(path, PipelineConfig, overrides).all_steps()
         (stage_1,) = (step for step in steps if step.name == "stage-1")
         assert stage_1.kind == "train"
