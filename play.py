@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from engine import cli, library, output, paths, saves
 from engine.cli import Request
 from engine.events import VIDEO
 from engine.replay import Recording
-from worldmodel.types import GeneratorSpec, WorldGenerator
+from worldmodel.types import GeneratorSpec, RuntimeChoice, WorldGenerator
 
 ROOT = Path(__file__).resolve().parent
 ASSETS = ROOT / "assets"
@@ -28,8 +28,13 @@ class LoadWorld(Protocol):
         device: str | None = None,
         steps: int | None = None,
         frames_per_second: float | None = None,
+        runtime: RuntimeChoice = "auto",
+        tell: Callable[[str], None] | None = None,
     ) -> WorldGenerator:
-        """Raises ValueError or FileNotFoundError, in one clear line, for a model it cannot open."""
+        """`tell` hears what takes long.
+
+        Raises ValueError or FileNotFoundError, in one clear line, for a model it cannot open.
+        """
         ...
 
 
@@ -66,12 +71,24 @@ def load_session(
     device: str | None = None,
     steps: int | None = None,
     frames_per_second: float | None = None,
+    runtime: RuntimeChoice = "auto",
+    tell: Callable[[str], None] | None = None,
 ) -> WorldGenerator:
     from worldmodel import session  # brings torch: seconds that bad input need not wait for
 
     return session.load_session(
-        folder, device=device, steps=steps, frames_per_second=frames_per_second
+        folder,
+        device=device,
+        steps=steps,
+        frames_per_second=frames_per_second,
+        runtime=runtime,
+        tell=tell,
     )
+
+
+def say(words: str) -> None:
+    """To people; standard output is for results."""
+    print(words, file=sys.stderr)
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
@@ -92,9 +109,9 @@ STATES = saves.StateFormat(write_state, read_state)
 def run_window(request: Request, load_world: LoadWorld) -> None:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     from engine.game import Game  # brings pygame and OpenGL
-    from engine.warmup import warm_at_held_rate
+    from engine.warmup import Waiting, warm_at_held_rate
 
-    options = request.options
+    options, waiting = request.options, Waiting()
 
     def prepare() -> WorldGenerator:
         world = load_world(
@@ -102,6 +119,8 @@ def run_window(request: Request, load_world: LoadWorld) -> None:
             device=options.device,
             steps=options.steps,
             frames_per_second=options.fps,
+            runtime=options.runtime or "auto",
+            tell=waiting.tell,
         )
         warm_at_held_rate(world, request.scene.start, options.fps)
         return world
@@ -116,6 +135,7 @@ def run_window(request: Request, load_world: LoadWorld) -> None:
         STATES,
         options.record,
         title=request.title,
+        waiting=waiting,
     )
     game.run()
     if options.report is not None:
@@ -130,7 +150,12 @@ def run_headless(request: Request, load_world: LoadWorld) -> None:
     recordings = Path(request.config.recordings)
     out = options.out or output.free_name(recordings, request.model.name, ".mp4")
     world = load_world(
-        request.model, device=options.device, steps=options.steps, frames_per_second=rate
+        request.model,
+        device=options.device,
+        steps=options.steps,
+        frames_per_second=rate,
+        runtime=options.runtime or "auto",
+        tell=say,
     )
     spec = world.spec
     poses = choose_path(request, spec)
@@ -160,10 +185,12 @@ def run_headless(request: Request, load_world: LoadWorld) -> None:
             model=spec.name,
             frames=report.frames,
             frames_per_second=round(report.frames_per_second, 2),
+            runtime=spec.runtime,
         )
     print(
         f"{out}: {report.frames} frames at {rate:g}/s, seed {request.scene.seed};"
         f" first frame {report.first_frame_s:.2f} s, then {report.frames_per_second:.1f} frames/s"
+        + (f", by {spec.runtime}" if spec.runtime else "")
     )
 
 
@@ -182,6 +209,8 @@ def run_replay(request: Request, recorded: Recording, load_world: LoadWorld) -> 
         device=options.device,
         steps=options.steps or header["steps"] or None,
         frames_per_second=header["frames_per_second"],
+        runtime=options.runtime or recorded.runtime,
+        tell=say,
     )
     shown = replay.replay(recorded, world, STATES)
     other = world.spec.weights != header["weights"]

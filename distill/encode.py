@@ -13,7 +13,7 @@ from tqdm import tqdm
 from distill.clips import ClipSet, Shard, write_manifest, write_shard
 from distill.processes import Processes
 from worldmodel.autoencoder import Autoencoder, frames_to_float
-from worldmodel.session import fastest_dtype
+from worldmodel.runtime import fastest_dtype
 
 
 def encode_clips(

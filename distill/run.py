@@ -34,7 +34,8 @@ from worldmodel.checkpoint import (
     save_model,
     save_module,
 )
-from worldmodel.session import choose_device, fastest_dtype, prepare
+from worldmodel.runtime import fastest_dtype
+from worldmodel.session import choose_device, prepare
 from worldmodel.transformer import TransformerConfig, WorldTransformer
 
 CALIBRATION_FRAMES = 1024

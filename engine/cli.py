@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 from engine.display import check_display
 from engine.library import find_model, shipped_models, start_files
@@ -19,10 +19,12 @@ from engine.saves import find_save
 from engine.scene import Scene, read_image
 from engine.settings import PlayConfig
 from worldmodel import config, trajectory
+from worldmodel.types import RuntimeChoice
 
 BAD_INPUT = 2
 DEFAULT_MODEL = "pocket"
 FASTEST_FPS = 240.0
+RUNTIMES = get_args(RuntimeChoice)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,7 @@ class Options:
     prompt: str
     seed: int | None
     device: str | None
+    runtime: RuntimeChoice | None  # None: the fastest there is, or that of a recording
     steps: int | None
     fps: float | None
     headless: bool
@@ -116,6 +119,7 @@ def _add_world(parser: Parser) -> None:
     add("--prompt", default="", help="what the world is like, for models that read it")
     add("--seed", type=int, help="default: random in the window, 0 headless")
     add("--device", help="cpu, cuda, cuda:1, ... (default: the fastest there is)")
+    add("--runtime", choices=RUNTIMES, help="what computes (default: auto, the fastest installed)")
     add("--steps", type=int, help="denoising steps per frame (default: the model's)")
     add("--fps", type=float, help="rate of the world (default: what this machine holds)")
 

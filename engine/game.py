@@ -32,6 +32,7 @@ from engine.settings import PlayConfig
 from engine.timewarp import NO_WARP, frame_from_view
 from engine.title import MOST_SAVES, Card, TitleScreen, label_of
 from engine.viewer import SpriteLayer, Viewer
+from engine.warmup import Waiting
 from engine.window import Window
 
 DRAWING_SHARE = 0.5  # of the time at most, where drawing takes the processor from the model
@@ -43,7 +44,6 @@ EVENT_WAS_THERE_S = 0.0005
 LOADING_SWEEP_S = 1.4
 DIMMED = 0.45
 LOADING_DIMMED = 0.35
-LOADING = "waking up the world"
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 KEY_MEANS = {
     pygame.K_LEFT: "left",
@@ -82,17 +82,19 @@ class Game:
         states: StateFormat,
         record: Path | None = None,
         title: bool = False,
+        waiting: Waiting | None = None,
     ) -> None:
         """Play begins with `begin`; the digit keys lead to `scenes`, and `states` writes saves.
 
         `model` is the model's folder; `record`: record into that folder from the first frame on.
-        `title`: first let the player choose.
+        `title`: first let the player choose. `waiting`: what is shown until there is a frame.
         """
         self.window = Window(config.window, f"{model.name} · world model")
         self.input = PlayerInput(config.keys, config.controls)
         self.viewer = Viewer(self.window.context, config.window.sharpness)
         self._sprites = SpriteLayer(self.window.context)
         self._hud = Hud(self._sprites, config.keys)
+        self._waiting = waiting or Waiting()
         self._config = config
         self._model, self._model_folder = model.name, model
         self.scene = begin.scene if isinstance(begin, SavedGame) else begin
@@ -286,6 +288,7 @@ class Game:
             display_hz=self.window.refresh_hz,
             opengl=self.window.renderer,
             timewarp=self.timewarp,
+            runtime=self.loop.spec.runtime if self.loop.spec is not None else "",
         )
 
     def _draw_period_s(self, took_s: float) -> float:
@@ -298,7 +301,7 @@ class Game:
         spec = self.loop.spec
         if newest is None or spec is None:
             phase = abs(2.0 * (now_s / LOADING_SWEEP_S % 1.0) - 1.0)
-            return HudState(self._model, loading=LOADING, loading_phase=round(phase, 3))
+            return HudState(self._model, loading=self._waiting.words, loading_phase=round(phase, 3))
         if now_s >= self._status_due_s:
             self._status_due_s = now_s + STATUS_PERIOD_S
             stats = self.loop.stats()
@@ -312,6 +315,7 @@ class Game:
             )
         return replace(
             self._status,
+            runtime=spec.runtime,
             scene=newest.scene.name,
             seed=newest.scene.seed,
             held=self.input.held(),

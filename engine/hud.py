@@ -45,6 +45,7 @@ class HudState:
     toast: str = ""
     loading: str = ""  # what is being waited for; empty once the world is there
     loading_phase: float = 0.0  # 0 to 1, where the moving light is
+    runtime: str = ""  # what computes the model
     paused: bool = False
     photo: bool = False  # paused, with a free look
     timewarp: bool = True
@@ -188,6 +189,8 @@ def status_of(state: HudState) -> tuple[str, str, bool]:
         f"{state.generated_fps:.1f} frames/s generated · {state.shown_fps:.0f} shown"
         f" · {state.step_ms:.0f} ms a step"
     )
+    if state.runtime:
+        speed += f" · {state.runtime}"
     if not state.timewarp:
         speed += " · timewarp off"
     if slow:

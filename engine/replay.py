@@ -17,7 +17,7 @@ from engine.events import EVENTS, SCHEMA, Json, digest, read_cameras
 from engine.history import State
 from engine.saves import StateFormat
 from engine.scene import Scene, read_image
-from worldmodel.types import Camera, GeneratorSpec, WorldGenerator
+from worldmodel.types import Camera, GeneratorSpec, RuntimeChoice, WorldGenerator
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,12 @@ class Recording:
     header: Json
     events: tuple[Json, ...]
     complete: bool  # it was closed; otherwise the program or the system ended before
+
+    @property
+    def runtime(self) -> RuntimeChoice:
+        """What computed it; recordings that do not say are of torch."""
+        name = str(self.header.get("runtime") or "torch").split()[0]
+        return "openvino" if name == "openvino" else "torch"
 
     @property
     def steps(self) -> int:

@@ -14,6 +14,16 @@ TIMED_S = 1.0
 MOST_TIMED_STEPS = 30
 
 
+class Waiting:
+    """What the player reads until the world is there; one thread writes it, another shows it."""
+
+    def __init__(self) -> None:
+        self.words = "waking up the world"
+
+    def tell(self, words: str) -> None:
+        self.words = words
+
+
 def warm_at_held_rate(
     world: WorldGenerator,
     start: Callable[[GeneratorSpec], Start],

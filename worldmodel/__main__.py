@@ -16,6 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     bench.add_argument("model", type=Path, nargs="?", default=Path("assets/pocket"))
     bench.add_argument("--device")
     bench.add_argument("--steps", type=int, help="denoising steps; default: the model's own")
+    bench.add_argument("--runtime", choices=["auto", "torch", "openvino"], default="auto")
     bench.add_argument("--frames", type=int, default=60)
     bench.add_argument("--out", type=Path, help="write the result as JSON")
     arguments = parser.parse_args(argv)
@@ -31,7 +32,11 @@ def _bench(arguments: argparse.Namespace) -> None:
     from worldmodel import bench
 
     result = bench.benchmark(
-        arguments.model, device=arguments.device, steps=arguments.steps, frames=arguments.frames
+        arguments.model,
+        device=arguments.device,
+        steps=arguments.steps,
+        frames=arguments.frames,
+        runtime=arguments.runtime,
     )
     print(json.dumps(result, indent=1))
     if arguments.out is not None:

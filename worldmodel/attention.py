@@ -111,6 +111,31 @@ class Cached:
         return _grouped(self.mix, q, cache.all_keys[layer], cache.all_values[layer], cache.all_bias)
 
 
+class Remembering:
+    """One frame attends to itself and to a memory that was handed in; nothing is written.
+
+    `own` is what the frame would leave in memory. For compilers of pure functions. To commit a frame,
+    hide its slot by `bias`: what `Committing` sees, as the order of slots does not matter.
+    """
+
+    own: tuple[Tensor, Tensor]  # keys and values [b g p d] of the frame
+
+    def __init__(self, keys: Tensor, values: Tensor, bias: Tensor, mix: Mix = mix_fused) -> None:
+        """Memory [b g k d] with `bias` [k] added to its scores."""
+        self.keys, self.values, self.bias, self.mix = keys, values, bias, mix
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        own_keys, own_values = self.own = _cache_layout(k), _cache_layout(v)
+        keys = torch.cat([self.keys.to(k.dtype), own_keys], dim=2)
+        values = torch.cat([self.values.to(v.dtype), own_values], dim=2)
+        seen = torch.zeros(k.shape[2], dtype=k.dtype, device=k.device)
+        return _grouped(self.mix, q, keys, values, torch.cat([self.bias.to(k.dtype), seen]))
+
+    def keep(self, k: Tensor, v: Tensor) -> None:
+        """Of a last layer that only commits: nobody asks what it attends to."""
+        self.own = _cache_layout(k), _cache_layout(v)
+
+
 class Committing:
     """One clean frame is written into its slot and attends to the cache that now holds it.
 

@@ -16,15 +16,20 @@ import torch
 
 from worldmodel.motion import Command, Viewpoint, advance
 from worldmodel.session import WorldSession, load_session
-from worldmodel.types import Camera, Start
+from worldmodel.types import Camera, RuntimeChoice, Start
 
 
 def benchmark(
-    folder: Path, *, device: str | None, steps: int | None, frames: int
+    folder: Path,
+    *,
+    device: str | None,
+    steps: int | None,
+    frames: int,
+    runtime: RuntimeChoice = "torch",
 ) -> dict[str, Any]:
     """Load the model and walk through it for `frames` frames; times in milliseconds, median and p95."""
     began = time.perf_counter()
-    session = load_session(folder, device=device, steps=steps)
+    session = load_session(folder, device=device, steps=steps, runtime=runtime)
     loaded = time.perf_counter()
     viewpoint = Viewpoint()
     session.reset(Start(seed=1), _camera(session, viewpoint))
@@ -42,7 +47,7 @@ def benchmark(
     return {
         "model": session.playable.name,
         "device": _device_name(session.device),
-        "dtype": str(session.dtype).removeprefix("torch."),
+        "runtime": session.spec.runtime,
         "threads": torch.get_num_threads() if session.device.type == "cpu" else None,
         "steps": session.playable.rollout.steps,
         "window_frames": session.playable.cache.window_frames,

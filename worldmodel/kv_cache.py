@@ -40,8 +40,9 @@ class CacheConfig:
 class KVCache:
     """Keys and values of the frames in memory, for every layer.
 
-    One more slot at the end holds the frame that is being made, so that what a layer remembers and
-    its own frame are one tensor and nothing has to be joined.
+    With `room` one more slot at the end holds the frame that is being made, so that what a layer
+    remembers and its own frame are one tensor and nothing has to be joined. Without it the memory of a
+    layer is contiguous, for functions that take it as an input.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class KVCache:
         head_width: int,
         dtype: torch.dtype,
         device: torch.device,
+        room: bool = True,
     ) -> None:
         self.config = config
         self.tokens_per_frame = tokens_per_frame
         remembered = config.slots * tokens_per_frame
-        shape = (layers, batch, kv_heads, remembered + tokens_per_frame, head_width)
-        self.all_keys = torch.zeros(shape, dtype=dtype, device=device)  # [layers b g slots*p+p d]
+        length = remembered + tokens_per_frame * room
+        shape = (layers, batch, kv_heads, length, head_width)
+        self.all_keys = torch.zeros(shape, dtype=dtype, device=device)  # [layers b g length d]
         self.all_values = torch.zeros(shape, dtype=dtype, device=device)
         self.keys = self.all_keys[..., :remembered, :]  # without the frame that is being made
         self.values = self.all_values[..., :remembered, :]
@@ -94,9 +97,21 @@ class KVCache:
 
     def keep_own(self, slot: Tensor) -> None:
         """Put what `write_own` wrote last, of all layers, into `slot`."""
-        tokens, remembered = slot * self.tokens_per_frame + self._token, self.keys.shape[3]
-        self.keys.index_copy_(3, tokens, self.all_keys[..., remembered:, :])
-        self.values.index_copy_(3, tokens, self.all_values[..., remembered:, :])
+        remembered = self.keys.shape[3]
+        self.write_layers(
+            self.all_keys[..., remembered:, :], self.all_values[..., remembered:, :], slot
+        )
+
+    def write_layers(self, keys: Tensor, values: Tensor, slot: Tensor) -> None:
+        """Put the keys and values [layers b g p d] of one frame into `slot`, for all layers."""
+        tokens = slot * self.tokens_per_frame + self._token
+        self.keys.index_copy_(3, tokens, keys.to(self.keys.dtype))
+        self.values.index_copy_(3, tokens, values.to(self.values.dtype))
+
+    def bias_without(self, slot: Tensor) -> Tensor:
+        """`bias` that hides `slot` as well: [slots*p]."""
+        tokens = slot * self.tokens_per_frame + self._token
+        return self.bias.index_fill(0, tokens, float("-inf"))
 
     def mark_filled(self, slot: Tensor) -> None:
         """Make `slot` (and all before it) valid; called before the layers of a commit run."""

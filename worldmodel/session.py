@@ -28,10 +28,20 @@ from worldmodel.autoencoder import Autoencoder, frames_to_float
 from worldmodel.checkpoint import PlayableConfig, load_model
 from worldmodel.cuda_graph import CudaGraph
 from worldmodel.kv_cache import KVCache
+from worldmodel.runtime import blob_folder, choose_runtime, fastest_dtype
 from worldmodel.sampler import Sampler, sample
 from worldmodel.stopwatch import Stopwatch
 from worldmodel.transformer import TransformerConfig, WorldTransformer, prompt_words
-from worldmodel.types import Camera, GeneratorSpec, Intrinsics, Start, StepTimes, check_rigid
+from worldmodel.types import (
+    Camera,
+    GeneratorSpec,
+    Intrinsics,
+    Runtime,
+    RuntimeChoice,
+    Start,
+    StepTimes,
+    check_rigid,
+)
 
 ANCHOR_RADIUS_M = 8.0
 ANCHOR_FRAMES = 64
@@ -73,16 +83,22 @@ class WorldSession:
         device: torch.device,
         dtype: torch.dtype,
         capture: bool | None = None,
+        runtime: Runtime = "torch",
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         """`capture`: replay CUDA graphs; None: whenever the device is a CUDA one.
+
+        `tell` hears what takes long.
 
         Raises:
             ValueError: if the memory of the GPU is too small.
         """
         self.playable = playable
-        self.device, self.dtype = device, dtype
-        self._transformer: WorldTransformer = prepare(transformer, device, dtype)
-        self._autoencoder: Autoencoder = prepare(autoencoder, device, dtype)
+        self.device, self.dtype, self.runtime = device, dtype, runtime
+        eager = runtime == "torch"
+        weights = dtype if eager else torch.float32  # others are given float32 to compile
+        self._transformer: WorldTransformer = prepare(transformer, device, weights)
+        self._autoencoder: Autoencoder = prepare(autoencoder, device, weights)
         config = transformer.config
         self._cache = KVCache(
             playable.cache,
@@ -93,6 +109,7 @@ class WorldSession:
             head_width=config.head_width,
             dtype=dtype,
             device=device,
+            room=eager,
         )
         self._noise = torch.Generator()
         self._stopwatch = Stopwatch(device)
@@ -106,6 +123,8 @@ class WorldSession:
         self._begin(np.eye(4), "")
         if capture if capture is not None else device.type == "cuda":
             self._capture()
+        if runtime == "openvino":
+            self._compile(tell)
 
     @property
     def spec(self) -> GeneratorSpec:
@@ -122,6 +141,7 @@ class WorldSession:
             weights=playable.digest,
             steps=playable.rollout.steps,
             vocabulary=self._transformer.config.vocabulary,
+            runtime=f"{self.runtime} {str(self.dtype).removeprefix('torch.')}",
         )
 
     @property
@@ -337,19 +357,32 @@ class WorldSession:
 
     @torch.inference_mode()
     def _capture(self) -> None:
-        lens = self.playable.intrinsics
-        places = self._places(Camera(np.eye(4), lens))
-        config = self._transformer.config
-        latent = torch.zeros(
-            1, 1, config.tokens_per_frame, config.latent_channels, device=self.device
-        )
-        level, slot = self._level(1.0), torch.zeros(1, dtype=torch.long, device=self.device)
-        words = self._words
-        self._denoise = CudaGraph(self._denoise, (latent, level, level, words, *places))
-        self._commit = CudaGraph(self._commit, (latent, level, slot, words, *places))
+        frame = self._example()
+        slot = torch.zeros(1, dtype=torch.long, device=self.device)
+        latent, level, _, *rest = frame
+        self._denoise = CudaGraph(self._denoise, frame)
+        self._commit = CudaGraph(self._commit, (latent, level, slot, *rest))
         self._commit_own = CudaGraph(self._commit_own, (slot,))
         self._decode = CudaGraph(self._decode, (latent,))
         self._cache.reset()
+
+    def _compile(self, tell: Callable[[str], None] | None) -> None:
+        from worldmodel.openvino_sampler import OpenVinoSampler  # an optional extra
+
+        folder = blob_folder(self.playable.digest, self.dtype)
+        if tell is not None and (folder is None or not any(folder.iterdir())):
+            tell("making the model fast on this processor, once: half a minute")
+        compiled = OpenVinoSampler(self._sampler, self._example(), self.dtype, folder)
+        self._denoise, self._commit = compiled.denoise, compiled.commit
+        self._commit_own, self._decode = compiled.commit_own, compiled.decode
+
+    def _example(self) -> tuple[Tensor, ...]:
+        """Inputs of `Sampler.denoise`."""
+        config, level = self._transformer.config, self._level(1.0)
+        shape = (1, 1, config.tokens_per_frame, config.latent_channels)
+        latent = torch.zeros(shape, device=self.device)
+        places = self._places(Camera(np.eye(4), self.playable.intrinsics))
+        return latent, level, level.clone(), self._words, *places
 
 
 def load_session(
@@ -358,10 +391,13 @@ def load_session(
     device: str | None = None,
     steps: int | None = None,
     frames_per_second: float | None = None,
+    runtime: RuntimeChoice = "torch",
+    tell: Callable[[str], None] | None = None,
 ) -> WorldSession:
     """Load a model folder and make it ready to play.
 
-    `device`: "cpu", "cuda", "cuda:1", ...; None takes CUDA where there is one.
+    `device`: "cpu", "cuda", "cuda:1", ...; None takes CUDA where there is one. `runtime`: what computes;
+    "auto" takes the fastest that is installed. `tell` hears what takes long.
 
     Raises:
         ValueError, FileNotFoundError: one clear line about what is wrong.
@@ -373,7 +409,16 @@ def load_session(
     if frames_per_second is not None:
         playable = replace(playable, frames_per_second=frames_per_second)
     chosen = choose_device(device)
-    return WorldSession(playable, autoencoder, transformer, chosen, fastest_dtype(chosen))
+    computing = choose_runtime(runtime, chosen)
+    return WorldSession(
+        playable,
+        autoencoder,
+        transformer,
+        chosen,
+        fastest_dtype(chosen, computing),
+        runtime=computing,
+        tell=tell,
+    )
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -390,14 +435,6 @@ def choose_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {name!r} is not available here; try --device cpu") from error
     return device
-
-
-def fastest_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it, else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native else torch.float32
 
 
 def prepare(module: Any, device: torch.device, dtype: torch.dtype) -> Any:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+Runtime = Literal["torch", "openvino"]  # what computes a network
+RuntimeChoice = Literal["auto", "torch", "openvino"]  # "auto": the fastest that is installed
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,7 @@ class GeneratorSpec:
     weights: str = ""  # a digest: models with the same one can go on from each other's states
     steps: int = 0  # denoising steps per frame; 0 where that means nothing
     vocabulary: tuple[str, ...] = ()  # the words a prompt may hold
+    runtime: str = ""  # what computes, and in which numbers: others round otherwise
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,6 +20,7 @@ SPEC = GeneratorSpec(
     cameras_per_step=1,
     frames_per_step=1,
     frames_per_second=12.0,
+    runtime="fake arithmetic",
 )
 
 

@@ -57,6 +57,33 @@ def run(model: Path) -> Run:
     return run
 
 
+def test_the_runtime_is_passed_on_and_named_with_the_result(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, loader = run("--frames", 2, "--out", tmp_path / "a.mp4")
+    assert code == 0 and loader.options["runtime"] == "auto"
+    assert "by fake arithmetic" in capsys.readouterr().out
+    code, loader = run("--frames", 2, "--out", tmp_path / "b.mp4", "--runtime", "openvino")
+    assert code == 0 and loader.options["runtime"] == "openvino"
+
+
+def test_an_unknown_runtime_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _ = run("--runtime", "abacus")
+    assert code == 2 and "abacus" in capsys.readouterr().err
+
+
+def test_a_replay_computes_with_the_runtime_of_the_recording(run: Run, tmp_path: Path) -> None:
+    run("--frames", 3, "--out", tmp_path / "a.mp4", "--record", tmp_path / "walk")
+    events = tmp_path / "walk" / "events.jsonl"
+    text = events.read_text(encoding="utf-8")
+    assert '"fake arithmetic"' in text
+    loader = Loader()
+    for name, expected in [("openvino bfloat16", "openvino"), ("torch float32", "torch")]:
+        events.write_text(text.replace("fake arithmetic", name), encoding="utf-8")
+        assert play.main(["--replay", str(tmp_path / "walk")], loader) == 0
+        assert loader.options["runtime"] == expected
+
+
 def test_a_headless_walk(
     run: Run, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

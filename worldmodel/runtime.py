@@ -1,0 +1,78 @@
+"""Which software computes the network: torch itself, or OpenVINO where it is installed and faster."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from worldmodel.types import Runtime, RuntimeChoice
+
+MOST_BLOB_FOLDERS = 4  # of about 100 MB each; the ones used longest ago go first
+
+
+def choose_runtime(choice: RuntimeChoice, device: torch.device) -> Runtime:
+    """The named runtime; "auto": OpenVINO where it is installed and this CPU has wide vectors.
+
+    Raises:
+        ValueError: if the named one is not installed, or does not compute on `device`.
+    """
+    installed = importlib.util.find_spec("openvino") is not None
+    if choice == "openvino":
+        if device.type != "cpu":
+            raise ValueError(f"runtime openvino computes on the CPU, not on {device}: --device cpu")
+        if not installed:
+            raise ValueError("runtime openvino is not installed: pip install -e '.[openvino]'")
+        return "openvino"
+    wide = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    faster = choice == "auto" and installed and device.type == "cpu" and wide
+    return "openvino" if faster else "torch"
+
+
+def fastest_dtype(device: torch.device, runtime: Runtime = "torch") -> torch.dtype:
+    """bfloat16 where the hardware multiplies it and `runtime` knows how, else float32."""
+    if runtime == "openvino":
+        from worldmodel.openvino_runner import computes_bfloat16  # an optional extra
+
+        native = computes_bfloat16()
+    elif device.type == "cuda":
+        native = torch.cuda.is_bf16_supported()
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def blob_folder(model: str, dtype: torch.dtype) -> Path | None:
+    """Where what OpenVINO compiled is kept, named after all that decides it; made if need be.
+
+    `model` is the digest of its weights; None for a model without one: it was never saved.
+    """
+    if not model:
+        return None
+    from worldmodel.openvino_runner import version  # an optional extra
+
+    digest = hashlib.sha256(f"{model} {dtype} {version()} {torch.__version__}".encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    folders = user_cache() / "worldmodel" / "openvino"
+    folder = folders / digest.hexdigest()[:24]
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.touch()  # used now
+    by_age = sorted(folders.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in by_age[MOST_BLOB_FOLDERS:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def user_cache() -> Path:
+    """The folder of this user for files that can be made again."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
