@@ -56,6 +56,7 @@ class TeacherForcing:
 
     Clean frame i sees clean frames up to itself; noisy frame i sees itself and the clean frames before
     it. Both see at most the last `window_frames` (and the sinks), exactly as the cache will hold them.
+    With `block_frames` the frames of a block see each other, and of the others what its first one sees.
     """
 
     def __init__(
@@ -64,9 +65,10 @@ class TeacherForcing:
         tokens: int,
         cache: CacheConfig,
         device: torch.device,
+        block_frames: int = 1,
     ) -> None:
         self.mask: BlockMask | Tensor
-        allowed = _teacher_forcing_rule(frames, tokens, cache)
+        allowed = _teacher_forcing_rule(frames, tokens, cache, block_frames)
         length = 2 * frames * tokens
         if device.type == "cuda":
             self.mask = create_block_mask(allowed, None, None, length, length, str(device))
@@ -84,23 +86,26 @@ class TeacherForcing:
         return _frames(mixed, q)
 
 
-def _teacher_forcing_rule(frames: int, tokens: int, cache: CacheConfig) -> Callable[..., Tensor]:
+def _teacher_forcing_rule(
+    frames: int, tokens: int, cache: CacheConfig, block_frames: int
+) -> Callable[..., Tensor]:
     half = frames * tokens
 
     def allowed(_batch: Any, _head: Any, query: Tensor, key: Tensor) -> Tensor:
         query_noisy, key_noisy = query >= half, key >= half
         query_frame, key_frame = (query % half) // tokens, (key % half) // tokens
-        newest = query_frame - query_noisy.long()
+        query_block, key_block = query_frame // block_frames, key_frame // block_frames
+        newest = (query_block + (~query_noisy).long()) * block_frames - 1
         recent = key_frame > newest - cache.window_frames
         remembered = (recent | (key_frame < cache.sink_frames)) & (key_frame <= newest)
-        itself = query_noisy & key_noisy & (key_frame == query_frame)
+        itself = query_noisy & key_noisy & (key_block == query_block)
         return (~key_noisy & remembered) | itself
 
     return allowed
 
 
 class Cached:
-    """One frame attends to itself and to the cache; the memory stays as it is."""
+    """The frames of a block attend to each other and to the cache; the memory stays as it is."""
 
     def __init__(self, cache: KVCache, layer: int, mix: Mix = mix_fused) -> None:
         self.cache, self.layer, self.mix = cache, layer, mix
@@ -137,10 +142,10 @@ class Remembering:
 
 
 class Committing:
-    """One clean frame is written into its slot and attends to the cache that now holds it.
+    """The clean frames of a block are written into their slots and attend to what is now there.
 
-    The slot of the oldest frame is overwritten first, so the frame sees `window_frames` frames with
-    itself: what `TeacherForcing` shows to a clean frame.
+    The slots of the oldest frames are overwritten first, so a frame sees `window_frames` frames with
+    its own block: what `TeacherForcing` shows to a clean frame.
     """
 
     def __init__(self, cache: KVCache, layer: int, slot: Tensor, mix: Mix = mix_fused) -> None:
@@ -158,9 +163,9 @@ class Committing:
 def _grouped(mix: Mix, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
     """Query heads that share keys are stacked into rows, so keys are read once per group."""
     groups = keys.shape[1]
-    queries = rearrange(q, "b 1 p (g r) d -> b g (r p) d", g=groups).to(keys.dtype)
+    queries = rearrange(q, "b f p (g r) d -> b g (r f p) d", g=groups).to(keys.dtype)
     mixed = mix(queries, keys, values, bias)
-    return rearrange(mixed, "b g (r p) d -> b 1 p (g r) d", p=q.shape[2])
+    return rearrange(mixed, "b g (r f p) d -> b f p (g r) d", f=q.shape[1], p=q.shape[2])
 
 
 def _dense(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -178,4 +183,4 @@ def _frames(x: Tensor, like: Tensor) -> Tensor:
 
 
 def _cache_layout(x: Tensor) -> Tensor:
-    return rearrange(x, "b 1 p g d -> b g p d")
+    return rearrange(x, "b f p g d -> b g (f p) d")

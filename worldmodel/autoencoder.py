@@ -112,6 +112,7 @@ class Autoencoder(nn.Module):
 
     latent_mean: Tensor
     latent_std: Tensor
+    frames_per_latent = 1
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -150,6 +151,24 @@ class Autoencoder(nn.Module):
         dtype = next(self.decoder.parameters()).dtype
         frames: Tensor = self.decoder(grid.to(dtype, memory_format=torch.channels_last))
         return frames.float()
+
+    def render(self, latents: Tensor) -> Tensor:
+        """Pixels, uint8 [b*f H W 3], of latents [b f p c]: for play, which shows frames as they come."""
+        return frames_to_uint8(self.decode(latents.flatten(0, 1)))
+
+    def encode_start(self, frames: Tensor) -> Tensor:
+        """The latent [1 1 p c] of a start picture [1 3 H W] in [-1, 1]."""
+        return self.encode(frames)[:, None]
+
+    def reset(self) -> None:
+        """Begin another world: nothing is remembered from frame to frame."""
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Nothing to take over, also from saves older than decoders that remember."""
+        assert not state, "this autoencoder remembers nothing"
 
     def parameters_for_muon(self) -> list[nn.Parameter]:
         """The 3x3 kernels; everything else is better served by AdamW."""

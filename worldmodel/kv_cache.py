@@ -40,9 +40,9 @@ class CacheConfig:
 class KVCache:
     """Keys and values of the frames in memory, for every layer.
 
-    With `room` one more slot at the end holds the frame that is being made, so that what a layer
-    remembers and its own frame are one tensor and nothing has to be joined. Without it the memory of a
-    layer is contiguous, for functions that take it as an input.
+    More slots at the end hold the `block_frames` frames that are being made together, so that what a
+    layer remembers and its own frames are one tensor and nothing has to be joined. With 0 the memory of
+    a layer is contiguous, for functions that take it as an input.
     """
 
     def __init__(
@@ -56,16 +56,24 @@ class KVCache:
         head_width: int,
         dtype: torch.dtype,
         device: torch.device,
-        room: bool = True,
+        block_frames: int = 1,
     ) -> None:
+        """
+        Raises:
+            ValueError: if a block of frames is longer than the window that must hold it.
+        """
+        if block_frames > config.window_frames:
+            raise ValueError(
+                f"cache.window_frames {config.window_frames} must hold a block of {block_frames} frames"
+            )
         self.config = config
         self.tokens_per_frame = tokens_per_frame
         remembered = config.slots * tokens_per_frame
-        length = remembered + tokens_per_frame * room
-        shape = (layers, batch, kv_heads, length, head_width)
-        self.all_keys = torch.zeros(shape, dtype=dtype, device=device)  # [layers b g length d]
+        own = block_frames * tokens_per_frame
+        shape = (layers, batch, kv_heads, remembered + own, head_width)
+        self.all_keys = torch.zeros(shape, dtype=dtype, device=device)  # [layers b g slots*p+n*p d]
         self.all_values = torch.zeros(shape, dtype=dtype, device=device)
-        self.keys = self.all_keys[..., :remembered, :]  # without the frame that is being made
+        self.keys = self.all_keys[..., :remembered, :]  # without the frames that are being made
         self.values = self.all_values[..., :remembered, :]
         self.filled = torch.zeros(1, dtype=torch.long, device=device)  # slots written so far
         self.all_bias = torch.zeros(shape[3], dtype=dtype, device=device)  # added to all scores
@@ -84,13 +92,13 @@ class KVCache:
         return self._slot_of_token < self.filled
 
     def write(self, layer: int, keys: Tensor, values: Tensor, slot: Tensor) -> None:
-        """Put the keys and values [b g p d] of one frame into `slot` (a tensor of one index)."""
-        tokens = slot * self.tokens_per_frame + self._token
+        """Put the keys and values [b g n*p d] of n frames into `slot` (a tensor of n indices)."""
+        tokens = self._tokens(slot)
         self.keys[layer].index_copy_(2, tokens, keys.to(self.keys.dtype))
         self.values[layer].index_copy_(2, tokens, values.to(self.values.dtype))
 
     def write_own(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Put the keys and values [b g p d] of the frame that is being made beside the memory."""
+        """Put the keys and values [b g n*p d] of the frames being made beside the memory."""
         remembered = self.keys.shape[3]
         self.all_keys[layer, :, :, remembered:].copy_(keys)
         self.all_values[layer, :, :, remembered:].copy_(values)
@@ -103,27 +111,28 @@ class KVCache:
         )
 
     def write_layers(self, keys: Tensor, values: Tensor, slot: Tensor) -> None:
-        """Put the keys and values [layers b g p d] of one frame into `slot`, for all layers."""
-        tokens = slot * self.tokens_per_frame + self._token
+        """Put the keys and values [layers b g p d] of frames into `slot`, for all layers."""
+        tokens = self._tokens(slot)
         self.keys.index_copy_(3, tokens, keys.to(self.keys.dtype))
         self.values.index_copy_(3, tokens, values.to(self.values.dtype))
 
     def bias_without(self, slot: Tensor) -> Tensor:
         """`bias` that hides `slot` as well: [slots*p]."""
-        tokens = slot * self.tokens_per_frame + self._token
+        tokens = self._tokens(slot)
         return self.bias.index_fill(0, tokens, float("-inf"))
 
     def mark_filled(self, slot: Tensor) -> None:
         """Make `slot` (and all before it) valid; called before the layers of a commit run."""
-        self.filled.copy_(torch.maximum(self.filled, slot + 1))
+        self.filled.copy_(torch.maximum(self.filled, slot.max() + 1))
         self._hide_empty_slots()
 
     def map(
         self, on_keys: Callable[[Tensor], Tensor], on_values: Callable[[Tensor], Tensor]
     ) -> None:
-        """Rewrite everything in place, for a new anchor or a new origin of time."""
-        self.keys.copy_(on_keys(self.keys))
-        self.values.copy_(on_values(self.values))
+        """Rewrite everything in place, layer by layer [b g k d]: for a new anchor or origin of time."""
+        for keys, values in zip(self.keys, self.values, strict=True):
+            keys.copy_(on_keys(keys))
+            values.copy_(on_values(values))
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the contents."""
@@ -147,6 +156,9 @@ class KVCache:
         for name in ("keys", "values", "filled"):
             getattr(self, name).copy_(state[name])
         self._hide_empty_slots()
+
+    def _tokens(self, slot: Tensor) -> Tensor:
+        return (slot[:, None] * self.tokens_per_frame + self._token).flatten()
 
     def _hide_empty_slots(self) -> None:
         """Once for all layers and steps that follow, in place: captured graphs read it."""

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from worldmodel import flow
 from worldmodel.attention import Remembering
-from worldmodel.autoencoder import frames_to_uint8
 from worldmodel.openvino_runner import OpenVino
 from worldmodel.sampler import Sampler
 from worldmodel.transformer import EagerPlaces, Geometry
@@ -66,7 +65,7 @@ class PureSampler:
         return _own(kernels)
 
     def decode(self, latent: Tensor) -> tuple[Tensor]:
-        return (frames_to_uint8(self.sampler.autoencoder.decode(latent[:, 0])),)
+        return (self.sampler.autoencoder.render(latent),)
 
 
 class OpenVinoSampler:
@@ -78,7 +77,7 @@ class OpenVinoSampler:
         """Compile, or read what was compiled before from `folder`.
 
         `frame` is one set of inputs of `Sampler.denoise`. The networks of `sampler` are float32, its
-        cache has no room; OpenVINO computes in `dtype`.
+        cache keeps no place for the frame being made; OpenVINO computes in `dtype`.
         """
         self._cache = sampler.cache
         layers = range(sampler.transformer.config.layers)

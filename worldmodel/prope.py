@@ -51,6 +51,11 @@ def transform(matrix: Tensor, x: Tensor) -> Tensor:
     return moved.flatten(-2)
 
 
+def transform_cached(matrix: Tensor, x: Tensor) -> Tensor:
+    """`transform` by matrix [b 4 4] in the layout of the cache, x [b g k d]."""
+    return transform(matrix[:, None], x.transpose(1, 2)[:, None])[:, 0].transpose(1, 2)
+
+
 def as_matmul(matrix: Tensor, width: int) -> Tensor:
     """[b f 4 4] as [b f width width], so that `x @ as_matmul(matrix, width)` is `transform`."""
     b, f = matrix.shape[:2]

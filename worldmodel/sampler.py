@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal, Protocol
 
-import torch
-from einops import rearrange
 from torch import Tensor
 
-from worldmodel import flow, prope, rope
-from worldmodel.attention import Cached, Committing, Mix, mix_fused
-from worldmodel.autoencoder import Autoencoder, frames_to_uint8
+from worldmodel import flow, prope
+from worldmodel.attention import Attend, Cached, Committing, Mix, mix_fused
 from worldmodel.kv_cache import KVCache
-from worldmodel.transformer import EagerPlaces, Geometry, WorldTransformer
+from worldmodel.transformer import Geometry, Places
 
 Solver = Literal["euler", "consistency"]
 Commit = Literal["clean", "own"]  # who writes a frame's memory: a pass of its own, or its last step
@@ -48,10 +45,105 @@ def sample(
     return latent
 
 
+class NetworkConfig(Protocol):
+    """What a running world asks of a transformer's config."""
+
+    @property
+    def layers(self) -> int: ...
+    @property
+    def kv_heads(self) -> int: ...
+    @property
+    def head_width(self) -> int: ...
+    @property
+    def grid(self) -> tuple[int, int]: ...
+    @property
+    def tokens_per_frame(self) -> int: ...
+    @property
+    def latent_channels(self) -> int: ...
+    @property
+    def metres_per_unit(self) -> float: ...
+
+
+class Network(Protocol):
+    """A transformer that can be played: `WorldTransformer` or `WanTransformer`."""
+
+    @property
+    def config(self) -> NetworkConfig: ...
+
+    @property
+    def __call__(self) -> Callable[..., Tensor]:
+        """Velocities of (latents, sigma, words, places, kernels)."""
+        ...
+
+    def last_keys_values(
+        self,
+        latents: Tensor,
+        sigma: Tensor,
+        words: Tensor,
+        places: Places,
+        attend: Sequence[Attend],
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def geometry(
+        self, camera_from_anchor: Tensor, intrinsics: Tensor, time: Tensor
+    ) -> Geometry: ...
+
+    def places(self, geometry: Geometry) -> Places: ...
+
+    def condition(self, prompt: Tensor) -> Tensor: ...
+
+    def move_keys(self, keys: Tensor, matrix: Tensor, frames: float) -> Tensor: ...
+
+    def move_values(self, values: Tensor, matrix: Tensor) -> Tensor: ...
+
+
+class DecoderConfig(Protocol):
+    """What a running world asks of an autoencoder's config."""
+
+    @property
+    def height_px(self) -> int: ...
+    @property
+    def width_px(self) -> int: ...
+    @property
+    def grid(self) -> tuple[int, int]: ...
+    @property
+    def latent_channels(self) -> int: ...
+
+
+class Decoder(Protocol):
+    """Latents to pixels, one step of play at a time: `Autoencoder` or `TinyDecoder`."""
+
+    @property
+    def config(self) -> DecoderConfig: ...
+
+    frames_per_latent: int
+
+    def render(self, latents: Tensor) -> Tensor:
+        """Pixels, uint8 [f * frames_per_latent H W 3], of the next latents [1 f p c] of a world.
+
+        Of the first latent of a world only the last frame is meant to be seen.
+        """
+        ...
+
+    def encode_start(self, frames: Tensor) -> Tensor:
+        """The latent [1 1 p c] of a start picture [1 3 H W] in [-1, 1]."""
+        ...
+
+    def reset(self) -> None:
+        """Begin another world."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """A copy of what is remembered of the latents before; empty where nothing is."""
+        ...
+
+    def load_state(self, state: dict[str, Any]) -> None: ...
+
+
 @dataclass(frozen=True)
 class Sampler:
-    transformer: WorldTransformer
-    autoencoder: Autoencoder
+    transformer: Network
+    autoencoder: Decoder
     cache: KVCache
     mix: Mix = mix_fused
 
@@ -66,10 +158,13 @@ class Sampler:
         cos: Tensor,
         sin: Tensor,
     ) -> Tensor:
-        """One Euler step of latent [b 1 p c] from noise level `sigma` [b 1] to `to` [b 1]."""
+        """One Euler step of latents [b n p c] from noise levels `sigma` [b n] to `to` [b n].
+
+        The n frames are made together and see each other; `words` is what `condition` returned.
+        """
         layers = range(self.transformer.config.layers)
         kernels = [Cached(self.cache, layer, self.mix) for layer in layers]
-        places = EagerPlaces(Geometry(matrix, inverse, cos, sin))
+        places = self.transformer.places(Geometry(matrix, inverse, cos, sin))
         predicted = self.transformer(latent, sigma, words, places, kernels)
         return flow.euler_step(latent, predicted, sigma, to)
 
@@ -84,14 +179,14 @@ class Sampler:
         cos: Tensor,
         sin: Tensor,
     ) -> Tensor:
-        """Write the keys and values of a finished latent [b 1 p c] into `slot` of the cache.
+        """Write the keys and values of finished latents [b n p c] into the n slots of `slot`.
 
         Nothing is predicted: the last layer stops at its keys and values. Returns `cache.filled`.
         """
         self.cache.mark_filled(slot)
         layers = range(self.transformer.config.layers)
         *kernels, last = (Committing(self.cache, layer, slot, self.mix) for layer in layers)
-        places = EagerPlaces(Geometry(matrix, inverse, cos, sin))
+        places = self.transformer.places(Geometry(matrix, inverse, cos, sin))
         k, v = self.transformer.last_keys_values(latent, sigma, words, places, kernels)
         last.write(k, v)
         return self.cache.filled
@@ -106,8 +201,8 @@ class Sampler:
         return self.cache.filled
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Pixels, uint8 [b H W 3], of latent [b 1 p c]."""
-        return frames_to_uint8(self.autoencoder.decode(latent[:, 0]))
+        """Pixels, uint8 [n H W 3], of the next latents [1 f p c]; see `Decoder.render`."""
+        return self.autoencoder.render(latent)
 
     def move_anchor(self, old_anchor_from_new_anchor: Tensor, frames: float) -> None:
         """Make the cache relative to new anchors [b 4 4], and count time from `frames` later on.
@@ -115,23 +210,10 @@ class Sampler:
         Exact up to rounding: see `prope.reanchor_matrix` and `rope.shift_time`. Not captured; it runs
         once every few seconds of play.
         """
-        config = self.transformer.config
-        matrix = prope.reanchor_matrix(old_anchor_from_new_anchor, config.metres_per_unit)
-        matrix = matrix.to(self.cache.keys.device)[:, None]
-        frequencies = self.transformer.time_frequencies
-
-        def projective(x: Tensor) -> Tensor:
-            tokens = rearrange(x.float(), "l b g k d -> b 1 k (l g) d")
-            moved = prope.transform(matrix, tokens)
-            return rearrange(moved, "b 1 k (l g) d -> l b g k d", l=len(x))
-
-        def on_keys(keys: Tensor) -> Tensor:
-            first, second = keys.chunk(2, dim=-1)
-            turned = rope.shift_time(second, -frames, frequencies)
-            return torch.cat([projective(first), turned], dim=-1)
-
-        def on_values(values: Tensor) -> Tensor:
-            first, second = values.chunk(2, dim=-1)
-            return torch.cat([projective(first), second.float()], dim=-1)
-
-        self.cache.map(on_keys, on_values)
+        network = self.transformer
+        unit = network.config.metres_per_unit
+        matrix = prope.reanchor_matrix(old_anchor_from_new_anchor, unit).to(self.cache.keys.device)
+        self.cache.map(
+            lambda keys: network.move_keys(keys, matrix, frames),
+            lambda values: network.move_values(values, matrix),
+        )

@@ -109,7 +109,7 @@ class WorldSession:
             head_width=config.head_width,
             dtype=dtype,
             device=device,
-            room=eager,
+            block_frames=1 if eager else 0,
         )
         self._noise = torch.Generator()
         self._stopwatch = Stopwatch(device)

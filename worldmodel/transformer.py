@@ -236,10 +236,16 @@ class WorldTransformer(nn.Module):
 
     def geometry(self, camera_from_anchor: Tensor, intrinsics: Tensor, time: Tensor) -> Geometry:
         """Places for poses [b f 4 4], intrinsics [b f 4] and times [b f] counted in frames."""
-        unit = self.config.metres_per_unit
-        matrix, inverse = prope.projections(camera_from_anchor, intrinsics, unit)
-        angle = rope.angles(time, self.time_frequencies, self.space_angles)
-        return Geometry(matrix, inverse, angle.cos(), angle.sin())
+        poses = camera_from_anchor, intrinsics, self.config.metres_per_unit
+        return geometry_of(*poses, time, self.time_frequencies, self.space_angles)
+
+    def places(self, geometry: Geometry) -> Places:
+        """For inference; training leaves the maths to the compiler and passes the geometry itself."""
+        return EagerPlaces(geometry)
+
+    def condition(self, prompt: Tensor) -> Tensor:
+        """What all passes need of a prompt: its words, as they are."""
+        return prompt
 
     def forward(
         self,
@@ -282,9 +288,37 @@ class WorldTransformer(nn.Module):
         scale, shift = self.head_modulation(condition)[:, :, None].chunk(2, dim=-1)
         return self.latent_out(_modulate(x, shift, scale)).float()
 
+    def move_keys(self, keys: Tensor, matrix: Tensor, frames: float) -> Tensor:
+        """Cached keys [b g k d] as if seen from another anchor and counted from `frames` later."""
+        projective, rotary = keys.float().chunk(2, dim=-1)
+        turned = rope.shift_time(rotary, -frames, self.time_frequencies)
+        return torch.cat([prope.transform_cached(matrix, projective), turned], dim=-1)
+
+    def move_values(self, values: Tensor, matrix: Tensor) -> Tensor:
+        projective, plain = values.float().chunk(2, dim=-1)
+        return torch.cat([prope.transform_cached(matrix, projective), plain], dim=-1)
+
     def parameters_for_muon(self) -> list[nn.Parameter]:
         """The matrices inside the blocks; everything else is better served by AdamW."""
         return [p for p in self.blocks.parameters() if p.ndim == 2 and p.shape[0] > 6]
+
+
+def geometry_of(
+    camera_from_anchor: Tensor,
+    intrinsics: Tensor,
+    metres_per_unit: float,
+    time: Tensor,
+    time_frequencies: Tensor,
+    space_angles: Tensor,
+) -> Geometry:
+    """Places for poses [b f 4 4], intrinsics [b f 4] and times [b f], on the device of the angles.
+
+    Matrices are inverted where the poses lie: a GPU would wait for all that was launched before.
+    """
+    device = space_angles.device
+    matrix, inverse = prope.projections(camera_from_anchor, intrinsics, metres_per_unit)
+    angle = rope.angles(time.to(device), time_frequencies, space_angles)
+    return Geometry(matrix.to(device), inverse.to(device), angle.cos(), angle.sin())
 
 
 def prompt_words(vocabulary: Sequence[str], prompt: str) -> list[float]:
