@@ -113,7 +113,7 @@ class LatentBatches:
         rank: int,
         ranks: int,
     ) -> None:
-        """`time_reversal`: the share of clips played backwards; right for static worlds only.
+        """`time_reversal`: the share of clips played backwards, of those that may be.
 
         Raises:
             ValueError: if the clips are shorter than `frames`, or hold no latents.
@@ -143,7 +143,7 @@ class LatentBatches:
 
     def _clip(self, clip: int, random: np.random.Generator) -> LatentBatch:
         start = int(random.integers(self.clips.frames_per_clip - self.frames + 1))
-        backwards = random.random() < self.time_reversal
+        backwards = random.random() < self.time_reversal and not self.clips.one_way(clip)
         order = slice(None, None, -1) if backwards else slice(None)
 
         def read(name: str) -> NDArray[Any]:

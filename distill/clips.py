@@ -5,7 +5,9 @@
                            cameras     float64 [n, f, 4, 4]      camera_from_world, OpenCV, metres
                            intrinsics  float32 [n, f, 4]         fx fy cx cy, fractions of the image
                            paths       float16 [n, f, k, p, c]   a teacher's, of trajectories only
-                           metadata: prompts (JSON list of n strings) and whatever the writer adds
+                           metadata: prompts (JSON list of n strings), and where it is so: one_way
+                           (JSON list of n truth values: clips that must not be played backwards,
+                           because things move in them by themselves); whatever the writer adds
 
 Shards are read through memory maps: opening a data set of any size costs nothing, and reading
 touches only the frames asked for. Nothing here is compressed: training reads faster than codecs
@@ -123,6 +125,13 @@ class Shard:
         prompts: list[str] = json.loads(self.metadata["prompts"])
         return prompts
 
+    @cached_property
+    def one_way(self) -> list[bool]:
+        """Per clip: whether backwards it would show what cannot be."""
+        found = self.metadata.get("one_way")
+        one_way: list[bool] = json.loads(found) if found else [False] * self.clips
+        return one_way
+
     def __contains__(self, name: str) -> bool:
         return name in self._parsed
 
@@ -182,6 +191,11 @@ class ClipSet:
     def prompt(self, clip: int) -> str:
         shard, row = self.locate(clip)
         return shard.prompts[row]
+
+    def one_way(self, clip: int) -> bool:
+        """Whether the clip must not be played backwards."""
+        shard, row = self.locate(clip)
+        return shard.one_way[row]
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
