@@ -36,7 +36,7 @@ class LatentBatch:
     camera_from_anchor: Tensor  # float64 [b f 4 4]; the anchor is the middle frame of the clip
     intrinsics: Tensor  # float32 [b f 4]
     time: Tensor  # float32 [b f], in frames
-    words: Tensor  # float32 [b v]
+    words: Tensor  # float32 [b v], or [b f v] of data in which prompts change
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,6 +127,7 @@ class LatentBatches:
         self.time_reversal, self.prompt_dropout = time_reversal, prompt_dropout
         self.seed, self.rank, self.ranks = seed, rank, ranks
         clips.shards[0].array("latents")
+        self._prompts_change = clips.prompts_change
         self._epoch_order: tuple[int, NDArray[np.int64]] | None = None
 
     def at(self, step: int) -> LatentBatch:
@@ -150,13 +151,18 @@ class LatentBatches:
             return np.array(self.clips.array(name, clip, start, self.frames)[order])  # off the map
 
         dropped = random.random() < self.prompt_dropout
-        prompt = "" if dropped or not self.vocabulary else self.clips.prompt(clip)
+        prompts = [self.clips.prompt(clip)]
+        if self._prompts_change:
+            prompts = self.clips.frame_prompts(clip)[start : start + self.frames][order]
+        if dropped or not self.vocabulary:
+            prompts = [""] * len(prompts)
+        words = torch.tensor([prompt_words(self.vocabulary, prompt) or [0.0] for prompt in prompts])
         return LatentBatch(
             latents=torch.from_numpy(read("latents")),
             camera_from_anchor=torch.from_numpy(relative_to_middle(read("cameras"))),
             intrinsics=torch.from_numpy(read("intrinsics")),
             time=torch.arange(self.frames, dtype=torch.float32),
-            words=torch.tensor(prompt_words(self.vocabulary, prompt) or [0.0]),
+            words=words if self._prompts_change else words[0],
         )
 
     def _shuffled(self, position: int) -> int:

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from distill.clips import Shard, write_manifest, write_shard
+from distill.clips import Prompts, Shard, write_manifest, write_shard
+from distill.scenes.changes import draw_change
 from distill.scenes.mix import WorldMix
 from distill.scenes.paths import Lens, PathMix, draw_path, viewpoints_for
 from distill.scenes.paths import Path as CameraPath
@@ -154,7 +155,8 @@ def render_shard(config: RenderConfig, index: int, renderer: Renderer, path: Pat
     frames = np.empty((count, length, config.height_px, config.width_px, 3), np.uint8)
     cameras = np.empty((count, length, 4, 4))
     intrinsics = np.empty((count, length, 4), np.float32)
-    prompts, rates, places, seeds, one_way = [], [], [], [], []
+    prompts: list[Prompts] = []
+    rates, places, seeds, one_way = [], [], [], []
     for clip in range(count):
         nth_world, nth_clip = divmod(clip, config.clips_per_world)
         if nth_clip == 0:
@@ -164,16 +166,23 @@ def render_shard(config: RenderConfig, index: int, renderer: Renderer, path: Pat
         rng = np.random.default_rng((world.seed, nth_clip))
         placement = choose_placement(world, rng)
         path_taken = _draw_path(config, rng)
+        change = None
+        if config.worlds.changing and rng.random() < config.worlds.changing:
+            change = draw_change(world, config.worlds, length, rng)
         frames[clip] = renderer.render(
-            placement, path_taken.viewpoints, path_taken.lenses, path_taken.frames_per_second
+            placement,
+            path_taken.viewpoints,
+            path_taken.lenses,
+            path_taken.frames_per_second,
+            change.lights(length) if change else None,
         )
         cameras[clip] = [viewpoint.camera_from_world() for viewpoint in path_taken.viewpoints]
         intrinsics[clip] = [(k.fx, k.fy, k.cx, k.cy) for k in path_taken.lenses]
-        prompts.append(world.prompt)
+        prompts.append(change.prompts(length) if change else world.prompt)
         rates.append(path_taken.frames_per_second)
         places.append((placement.x_m, placement.z_m, placement.yaw_rad))
         seeds.append(world.seed)
-        one_way.append(world.moving)
+        one_way.append(world.moving or change is not None)
     facts = {"frames_per_second": rates, "worlds": seeds, "placements": places}
     if any(one_way):
         facts["one_way"] = one_way

@@ -25,6 +25,7 @@ class WorldMix:
     weather: dict[str, float] = field(default_factory=lambda: {"clear": 1.0})
     landmarks: float = 0.0  # how many a world gets, on average
     moving: bool = False  # mills turn, boats drift, birds fly, fires flicker, rain falls
+    changing: float = 0.0  # share of clips in which the hour or the weather changes, and the prompt
 
     def __post_init__(self) -> None:
         if not self.biomes:
@@ -41,6 +42,10 @@ class WorldMix:
         falling = [w.name for w in ALL_WEATHER if w.name in self.weather and w.rain + w.snow > 0.0]
         if falling and not self.moving:
             raise ValueError(f"{' and '.join(falling)} fall: worlds with them need moving: true")
+        if not 0.0 <= self.changing <= 1.0:
+            raise ValueError(f"changing must be a share from 0 to 1, got {self.changing:g}")
+        if self.changing and len(self.times) == len(self.weather) == 1:
+            raise ValueError("changing: there is one time and one weather, nothing can change")
         if self.landmarks < 0.0:
             raise ValueError(f"landmarks must not be negative, got {self.landmarks:g}")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from distill.scenes.noise import tileable_noise
 from distill.scenes.objects import TRAIL_HALF_M, Objects
 from distill.scenes.terrain import POINTS, SIZE_M, Terrain, linear
 from distill.scenes.views import FRAME_BLOCK_BYTES, Views, frame_blocks, make_views
-from distill.scenes.world import Placement, World
+from distill.scenes.world import Light, Placement, World
 from worldmodel.motion import Viewpoint
 from worldmodel.types import Intrinsics
 
@@ -50,8 +50,10 @@ class _Loaded:
     world: World
     land: moderngl.VertexArray
     owned: list[Resource]
+    shadow_land: moderngl.VertexArray
+    light: Light  # that the world block and the shadows are of
+    lamps: bool
     wet: bool
-    falls: bool  # rain or snow
 
 
 class Renderer:
@@ -83,8 +85,6 @@ class Renderer:
     def load(self, world: World) -> None:
         """Upload a world and bake its shadows; replaces the one before."""
         self._unload()
-        lamps = lamp_map(world.objects)
-        self._world_block.write(_world_block(world, self.supersampling, lamps is not None))
         vertices = self.context.buffer(_land_vertices(world.terrain).tobytes())
         heights = self.context.texture(
             (POINTS, POINTS), 1, world.terrain.height.astype(np.float32).tobytes(), dtype="f4"
@@ -101,13 +101,15 @@ class Renderer:
         )
         wet = bool(world.terrain.height.min() < 0.0)
         owned: list[Resource] = [land, shadow_land, heights, vertices]
+        lamps = lamp_map(world.objects)
         if lamps is not None:
             texture = self.context.texture(lamps.shape[::-1], 1, lamps.tobytes())
             texture.repeat_x = texture.repeat_y = False
             texture.use(_LAMP_UNIT)
             owned.append(texture)
-        falls = world.light.rain + world.light.snow > 0.0
-        self._loaded = _Loaded(world, land, owned, wet, falls)
+        light = world.light
+        self._loaded = _Loaded(world, land, owned, shadow_land, light, lamps is not None, wet)
+        self._write_world(self._loaded)
         self._bake_shadows(shadow_land, world)
 
     def render(
@@ -116,14 +118,16 @@ class Renderer:
         viewpoints: Sequence[Viewpoint],
         intrinsics: Intrinsics | Sequence[Intrinsics],
         frames_per_second: float | None = None,
+        lights: Sequence[Light] | None = None,
     ) -> NDArray[np.uint8]:
         """What the commanded viewpoints see in the loaded world: (f, H, W, 3), top row first.
 
         Moving worlds move by `frames_per_second`, from time 0 at the first viewpoint; without it,
-        and in worlds that do not move, time stands still.
+        and in worlds that do not move, time stands still. `lights` are those of the frames where
+        they are not the world's own; runs of one and the same light are drawn at once.
 
         Raises:
-            ValueError: if no world is loaded, or lenses and viewpoints differ in number.
+            ValueError: if no world is loaded, or lenses, lights and viewpoints differ in number.
         """
         if self._loaded is None:
             raise ValueError("no world is loaded")
@@ -135,13 +139,15 @@ class Renderer:
         )
         if not single and len(lenses) != len(viewpoints):
             raise ValueError(f"{len(viewpoints)} viewpoints but {len(lenses)} lenses")
+        if lights is not None and len(lights) != len(viewpoints):
+            raise ValueError(f"{len(viewpoints)} viewpoints but {len(lights)} lights")
         seconds = np.zeros(len(viewpoints))
         if self._loaded.world.moving and frames_per_second is not None:
             seconds = np.arange(len(viewpoints)) / frames_per_second
         shape = (len(viewpoints), self.height_px, self.width_px, 3)
         frames = np.empty(shape, np.uint8)
-        for start in range(0, len(viewpoints), BATCH_FRAMES):
-            part = slice(start, start + BATCH_FRAMES)
+        for part in _runs(lights or [self._loaded.world.light] * len(viewpoints)):
+            self._light_up(self._loaded, lights[part.start] if lights else self._loaded.world.light)
             views = make_views(
                 self._loaded.world.terrain,
                 placement,
@@ -155,6 +161,20 @@ class Renderer:
     def release(self) -> None:
         self._unload()
         self.context.release()
+
+    def _light_up(self, loaded: _Loaded, light: Light) -> None:
+        """Make the loaded world one of this light."""
+        if light is loaded.light:
+            return
+        moved = not np.array_equal(light.sun, loaded.light.sun)
+        loaded.light = light
+        self._write_world(loaded)
+        if moved:
+            self._bake_shadows(loaded.shadow_land, loaded.world)
+
+    def _write_world(self, loaded: _Loaded) -> None:
+        lit = replace(loaded.world, light=loaded.light)
+        self._world_block.write(_world_block(lit, self.supersampling, loaded.lamps))
 
     def _batch(self, loaded: _Loaded, views: Views) -> NDArray[np.uint8]:
         self._frame_blocks.write(frame_blocks(views).tobytes())
@@ -185,7 +205,7 @@ class Renderer:
         if loaded.wet:
             context.enable_only(moderngl.DEPTH_TEST | moderngl.BLEND)
             self._water.render(moderngl.TRIANGLE_STRIP)
-        if loaded.falls:
+        if loaded.light.rain + loaded.light.snow > 0.0:
             context.enable_only(moderngl.DEPTH_TEST | moderngl.BLEND)
             self._falling.render(moderngl.TRIANGLE_STRIP, instances=FALLING)
 
@@ -312,6 +332,16 @@ class Renderer:
         self._noise = context.texture((pixels.shape[1], pixels.shape[0]), 2, pixels.tobytes())
         self._noise.build_mipmaps()
         self._noise.filter = (moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR)
+
+
+def _runs(lights: Sequence[Light]) -> Iterator[slice]:
+    """Frames to draw at once: of one light, and not too many."""
+    start = 0
+    for index in range(1, len(lights) + 1):
+        full = index - start == BATCH_FRAMES
+        if index == len(lights) or full or lights[index] is not lights[start]:
+            yield slice(start, index)
+            start = index
 
 
 def _source(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,9 @@ class World:
     landmarks: tuple[str, ...] = ()
     moving: bool = False
     weather_named: bool = False  # in the prompt; worlds where it is always clear do not
+    bare: Light | None = (
+        None  # the light of the hour without the weather; none: there is no weather
+    )
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -112,7 +115,37 @@ def make_world(
         landmarks=words,
         moving=mix.moving,
         weather_named=len(mix.weather) > 1,
+        bare=light,
     )
+
+
+def relit(world: World, time: TimeOfDay, weather: Weather) -> World:
+    """The same world at another hour or in other weather; sun and clouds keep their direction."""
+    rng = np.random.default_rng((world.seed, _LATER, ALL_TIMES.index(time)))
+    bare = world.bare or world.light
+    if time != world.time:
+        new = _light(world.biome, time, rng)
+        level, up = math.hypot(new.sun[0], new.sun[2]), float(new.sun[1])
+        east, north = bare.sun[[0, 2]] / math.hypot(bare.sun[0], bare.sun[2])
+        bare = replace(
+            new,
+            sun=np.array([level * east, up, level * north]),
+            cloud_threshold=bare.cloud_threshold,
+            cloud_softness=bare.cloud_softness,
+            cloud_offset=bare.cloud_offset,
+        )
+    light = _under(bare, weather, rng)
+    return replace(world, time=time, weather=weather, light=light, bare=bare)
+
+
+def between(first: Light, second: Light, share: float) -> Light:
+    """The light on the way from one to the other."""
+    mixed = {
+        field.name: (1.0 - share) * getattr(first, field.name) + share * getattr(second, field.name)
+        for field in fields(Light)
+    }
+    light = Light(**mixed)
+    return replace(light, sun=light.sun / np.linalg.norm(light.sun))
 
 
 def _drawn(choices: dict[str, float], rng: np.random.Generator) -> str:
