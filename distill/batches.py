@@ -36,7 +36,7 @@ class LatentBatch:
     camera_from_anchor: Tensor  # float64 [b f 4 4]; the anchor is the middle frame of the clip
     intrinsics: Tensor  # float32 [b f 4]
     time: Tensor  # float32 [b f], in frames
-    words: Tensor  # float32 [b v]
+    words: Tensor  # float32 [b v], or [b f v] of data in which prompts change
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,7 +113,7 @@ class LatentBatches:
         rank: int,
         ranks: int,
     ) -> None:
-        """`time_reversal`: the share of clips played backwards; right for static worlds only.
+        """`time_reversal`: the share of clips played backwards, of those that may be.
 
         Raises:
             ValueError: if the clips are shorter than `frames`, or hold no latents.
@@ -127,6 +127,7 @@ class LatentBatches:
         self.time_reversal, self.prompt_dropout = time_reversal, prompt_dropout
         self.seed, self.rank, self.ranks = seed, rank, ranks
         clips.shards[0].array("latents")
+        self._prompts_change = clips.prompts_change
         self._epoch_order: tuple[int, NDArray[np.int64]] | None = None
 
     def at(self, step: int) -> LatentBatch:
@@ -143,20 +144,25 @@ class LatentBatches:
 
     def _clip(self, clip: int, random: np.random.Generator) -> LatentBatch:
         start = int(random.integers(self.clips.frames_per_clip - self.frames + 1))
-        backwards = random.random() < self.time_reversal
+        backwards = random.random() < self.time_reversal and not self.clips.one_way(clip)
         order = slice(None, None, -1) if backwards else slice(None)
 
         def read(name: str) -> NDArray[Any]:
             return np.array(self.clips.array(name, clip, start, self.frames)[order])  # off the map
 
         dropped = random.random() < self.prompt_dropout
-        prompt = "" if dropped or not self.vocabulary else self.clips.prompt(clip)
+        prompts = [self.clips.prompt(clip)]
+        if self._prompts_change:
+            prompts = self.clips.frame_prompts(clip)[start : start + self.frames][order]
+        if dropped or not self.vocabulary:
+            prompts = [""] * len(prompts)
+        words = torch.tensor([prompt_words(self.vocabulary, prompt) or [0.0] for prompt in prompts])
         return LatentBatch(
             latents=torch.from_numpy(read("latents")),
             camera_from_anchor=torch.from_numpy(relative_to_middle(read("cameras"))),
             intrinsics=torch.from_numpy(read("intrinsics")),
             time=torch.arange(self.frames, dtype=torch.float32),
-            words=torch.tensor(prompt_words(self.vocabulary, prompt) or [0.0]),
+            words=words if self._prompts_change else words[0],
         )
 
     def _shuffled(self, position: int) -> int:

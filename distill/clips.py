@@ -5,7 +5,11 @@
                            cameras     float64 [n, f, 4, 4]      camera_from_world, OpenCV, metres
                            intrinsics  float32 [n, f, 4]         fx fy cx cy, fractions of the image
                            paths       float16 [n, f, k, p, c]   a teacher's, of trajectories only
-                           metadata: prompts (JSON list of n strings) and whatever the writer adds
+                           metadata: prompts (JSON list of n strings), and where it is so: one_way
+                           (JSON list of n truth values: clips that must not be played backwards,
+                           because things move in them by themselves); prompt_runs (JSON list of
+                           n lists of [first frame, prompt]) where prompts change within clips;
+                           whatever the writer adds
 
 Shards are read through memory maps: opening a data set of any size costs nothing, and reading
 touches only the frames asked for. Nothing here is compressed: training reads faster than codecs
@@ -27,6 +31,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 FORMAT = "worldmodel-clips-1"
+Prompts = str | Sequence[str]  # of a clip: for all its frames, or for each
 _DTYPES = {"U8": np.uint8, "F64": np.float64, "F32": np.float32, "F16": np.float16}
 
 
@@ -35,13 +40,15 @@ def write_shard(
     *,
     cameras: NDArray[np.float64],
     intrinsics: NDArray[np.float32],
-    prompts: Sequence[str],
+    prompts: Sequence[Prompts],
     metadata: Mapping[str, str],
     frames: NDArray[np.uint8] | None = None,
     latents: NDArray[np.float16] | None = None,
     paths: NDArray[np.float16] | None = None,
 ) -> None:
     """Write one shard atomically: it exists whole or not at all. It holds frames, latents or both.
+
+    A clip has one prompt, or a list with one for each of its frames.
 
     Raises:
         ValueError: if the arrays disagree about clips or frames.
@@ -59,10 +66,24 @@ def write_shard(
     shapes = {name: array.shape[:2] for name, array in arrays.items()}
     if len(set(shapes.values())) != 1 or len(prompts) != len(cameras):
         raise ValueError(f"{path}: {len(prompts)} prompts and {shapes} are not of the same clips")
+    runs = [_runs(path, prompt, cameras.shape[1]) for prompt in prompts]
+    texts = {"prompts": json.dumps([first for (_, first), *_ in runs])}
+    if any(len(run) > 1 for run in runs):
+        texts["prompt_runs"] = json.dumps(runs)
     temporary = path.with_suffix(f".tmp{os.getpid()}")
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    save_file(contiguous, temporary, {**metadata, "prompts": json.dumps(list(prompts))})
+    save_file(contiguous, temporary, {**metadata, **texts})
     temporary.replace(path)
+
+
+def _runs(path: Path, prompts: Prompts, frames: int) -> list[tuple[int, str]]:
+    """(first frame, prompt) wherever the prompt changes."""
+    if isinstance(prompts, str):
+        return [(0, prompts)]
+    if len(prompts) != frames:
+        raise ValueError(f"{path}: {len(prompts)} prompts for the {frames} frames of a clip")
+    changes = [i for i in range(frames) if i == 0 or prompts[i] != prompts[i - 1]]
+    return [(first, prompts[first]) for first in changes]
 
 
 def write_manifest(folder: Path, *, source: str, licence: str, **facts: Any) -> None:
@@ -123,6 +144,20 @@ class Shard:
         prompts: list[str] = json.loads(self.metadata["prompts"])
         return prompts
 
+    @cached_property
+    def prompt_runs(self) -> list[list[tuple[int, str]]]:
+        """Per clip: (first frame, prompt) wherever the prompt changes; clips begin with frame 0."""
+        found = self.metadata.get("prompt_runs")
+        runs = json.loads(found) if found else [[(0, prompt)] for prompt in self.prompts]
+        return [[(int(first), str(prompt)) for first, prompt in run] for run in runs]
+
+    @cached_property
+    def one_way(self) -> list[bool]:
+        """Per clip: whether backwards it would show what cannot be."""
+        found = self.metadata.get("one_way")
+        one_way: list[bool] = json.loads(found) if found else [False] * self.clips
+        return one_way
+
     def __contains__(self, name: str) -> bool:
         return name in self._parsed
 
@@ -182,6 +217,24 @@ class ClipSet:
     def prompt(self, clip: int) -> str:
         shard, row = self.locate(clip)
         return shard.prompts[row]
+
+    @property
+    def prompts_change(self) -> bool:
+        """Whether the prompt changes within any of the clips."""
+        return any("prompt_runs" in shard.metadata for shard in self.shards)
+
+    def frame_prompts(self, clip: int) -> list[str]:
+        """The prompt of every frame of a clip."""
+        shard, row = self.locate(clip)
+        prompts = [""] * self.frames_per_clip
+        for first, prompt in shard.prompt_runs[row]:
+            prompts[first:] = [prompt] * (len(prompts) - first)
+        return prompts
+
+    def one_way(self, clip: int) -> bool:
+        """Whether the clip must not be played backwards."""
+        shard, row = self.locate(clip)
+        return shard.one_way[row]
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def _encode_shard(
         cameras=np.asarray(shard.array("cameras")),
         intrinsics=np.asarray(shard.array("intrinsics")),
         prompts=shard.prompts,
-        metadata={},
+        metadata=shard.metadata,
         latents=latents,
     )
 

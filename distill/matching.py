@@ -33,7 +33,7 @@ from worldmodel import flow
 from worldmodel.attention import Attend, attend_all
 from worldmodel.kv_cache import CacheConfig
 from worldmodel.sampler import Commit
-from worldmodel.transformer import Geometry, WorldTransformer
+from worldmodel.transformer import Geometry, WorldTransformer, words_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +131,7 @@ class DistributionMatching:
     def loss(self, role: str, batch: LatentBatch, moment: Moment) -> tuple[Tensor, Metrics]:
         geometry = self._plain.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
         with torch.set_grad_enabled(role == "student"):
-            made, geometry = self._made(batch, geometry, moment)
+            made, geometry, asked = self._made(batch, geometry, moment)
         sigma = self._noise_levels(made, moment)
         noise = noise_like(made, moment)
         noisy = flow.interpolate(made.detach(), noise, sigma)
@@ -140,20 +140,20 @@ class DistributionMatching:
             return self._score(network, batch.latents.float(), noisy, sigma, words, geometry)
 
         if role == "critic":
-            predicted = score(self.trained["critic"], batch.words)
+            predicted = score(self.trained["critic"], asked)
             return losses.flow_matching(predicted, made.detach(), noise), {}
         with torch.no_grad():
-            fake = score(self.trained["critic"], batch.words)
+            fake = score(self.trained["critic"], asked)
             guidance = self.config.guidance
-            real = guided_by_words(lambda words: score(self._teacher, words), batch.words, guidance)
+            real = guided_by_words(lambda words: score(self._teacher, words), asked, guidance)
         real_x0 = flow.x0_from_velocity(noisy, real, sigma)
         fake_x0 = flow.x0_from_velocity(noisy, fake, sigma)
         return losses.distribution_matching(made, real_x0, fake_x0), {}
 
     def _made(
         self, batch: LatentBatch, geometry: Geometry, moment: Moment
-    ) -> tuple[Tensor, Geometry]:
-        """What the student makes of its history, [b f p c], and where that is seen from."""
+    ) -> tuple[Tensor, Geometry, Tensor]:
+        """What the student makes of its history, [b f p c], where that is seen from, and its words."""
         if self.config.history == "self":
             return self._rollout(batch, geometry, moment)
         x0, words = batch.latents.float(), batch.words
@@ -166,11 +166,11 @@ class DistributionMatching:
             velocity = teacher_forced(student, x0, noisy, sigma, words, geometry, self._kernels)
         else:
             velocity = student(noisy, sigma, words, geometry, self._kernels)
-        return flow.x0_from_velocity(noisy, velocity, sigma), geometry
+        return flow.x0_from_velocity(noisy, velocity, sigma), geometry, words
 
     def _rollout(
         self, batch: LatentBatch, geometry: Geometry, moment: Moment
-    ) -> tuple[Tensor, Geometry]:
+    ) -> tuple[Tensor, Geometry, Tensor]:
         """The last frames of a rollout, which are those with a gradient."""
         config, frames = self.config, batch.latents.shape[1]
         # drawn from the step alone: all processes must exit alike, or the quick ones wait for the slow
@@ -193,7 +193,8 @@ class DistributionMatching:
         known, place = batch.latents[:, :known_frames].float(), geometry.frames(0, start + scored)
         inputs = (place, batch.words, known, plan, moment.random)
         made = self_rollout(self.trained["student"], player, *inputs)
-        return made[:, start:], place.frames(start, start + scored)
+        asked = words_at(batch.words, start, start + scored)
+        return made[:, start:], place.frames(start, start + scored), asked
 
     def _player_for(self, words: Tensor, geometry: Geometry) -> Player:
         if self._player is None or not self._player.fits(words, geometry):

@@ -286,6 +286,8 @@ def teacher_forced(
     """Velocities of `noisy` [b f p c] when every frame sees only the `context` frames before it."""
     latents = torch.cat([context, noisy], dim=1)
     sigmas = torch.cat([torch.zeros_like(sigma), sigma], dim=1)
+    if words.ndim == 3:
+        words = torch.cat([words, words], dim=1)
     both: Tensor = network(latents, sigmas, words, geometry.twice(), kernels)
     return both[:, context.shape[1] :]
 

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -23,14 +23,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from distill.clips import Shard, write_manifest, write_shard
+from distill.clips import Prompts, Shard, write_manifest, write_shard
+from distill.scenes.changes import draw_change
+from distill.scenes.mix import WorldMix
 from distill.scenes.paths import Lens, PathMix, draw_path, viewpoints_for
 from distill.scenes.paths import Path as CameraPath
 from distill.scenes.placements import choose_placement
 from distill.scenes.renderer import Renderer
 from distill.scenes.world import Placement, make_world
 from worldmodel import trajectory as keys
-from worldmodel.config import load, to_plain
+from worldmodel.config import build, load, to_plain
 from worldmodel.types import Intrinsics, MotionLimits
 
 # Workers share the machine by processes; threads inside them would only fight.
@@ -62,6 +64,7 @@ class RenderConfig:
     frames_per_second: tuple[float, float] = (8.0, 60.0)  # world rate of a clip, log-uniform
     paths: PathMix = field(default_factory=PathMix)
     lens: Lens = field(default_factory=Lens)
+    worlds: WorldMix = field(default_factory=WorldMix)
     source: str = "procedural worlds of this repository"
     licence: str = "Apache-2.0"
 
@@ -102,6 +105,7 @@ class Walks:
     """A table of walks in a file."""
 
     walks: tuple[Walk, ...]
+    worlds: WorldMix = field(default_factory=WorldMix)  # what the seeds mean
 
 
 def render_dataset(
@@ -151,23 +155,37 @@ def render_shard(config: RenderConfig, index: int, renderer: Renderer, path: Pat
     frames = np.empty((count, length, config.height_px, config.width_px, 3), np.uint8)
     cameras = np.empty((count, length, 4, 4))
     intrinsics = np.empty((count, length, 4), np.float32)
-    prompts, rates, places, seeds = [], [], [], []
+    prompts: list[Prompts] = []
+    rates, places, seeds, one_way = [], [], [], []
     for clip in range(count):
         nth_world, nth_clip = divmod(clip, config.clips_per_world)
         if nth_clip == 0:
-            world = make_world(config.seed + index * config.worlds_per_shard + nth_world)
+            seed = config.seed + index * config.worlds_per_shard + nth_world
+            world = make_world(seed, mix=config.worlds)
             renderer.load(world)
         rng = np.random.default_rng((world.seed, nth_clip))
         placement = choose_placement(world, rng)
         path_taken = _draw_path(config, rng)
-        frames[clip] = renderer.render(placement, path_taken.viewpoints, path_taken.lenses)
+        change = None
+        if config.worlds.changing and rng.random() < config.worlds.changing:
+            change = draw_change(world, config.worlds, length, rng)
+        frames[clip] = renderer.render(
+            placement,
+            path_taken.viewpoints,
+            path_taken.lenses,
+            path_taken.frames_per_second,
+            change.lights(length) if change else None,
+        )
         cameras[clip] = [viewpoint.camera_from_world() for viewpoint in path_taken.viewpoints]
         intrinsics[clip] = [(k.fx, k.fy, k.cx, k.cy) for k in path_taken.lenses]
-        prompts.append(world.prompt)
+        prompts.append(change.prompts(length) if change else world.prompt)
         rates.append(path_taken.frames_per_second)
         places.append((placement.x_m, placement.z_m, placement.yaw_rad))
         seeds.append(world.seed)
+        one_way.append(world.moving or change is not None)
     facts = {"frames_per_second": rates, "worlds": seeds, "placements": places}
+    if any(one_way):
+        facts["one_way"] = one_way
     write_shard(
         path,
         frames=frames,
@@ -186,12 +204,13 @@ def true_walk(
     placement: Placement | None = None,
     limits: MotionLimits = SHIPPED_LIMITS,
     intrinsics: Intrinsics | None = None,
+    mix: WorldMix | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64], Intrinsics]:
     """What a walker sees who holds the keys of `trajectory`: frames, commanded poses, and the lens.
 
     Without a placement, the world's own first one is used.
     """
-    world = make_world(seed)
+    world = make_world(seed, mix=mix)
     renderer.load(world)
     placement = placement or choose_placement(world, np.random.default_rng((seed, 0)))
     lens = intrinsics or Intrinsics.from_field_of_view(
@@ -201,25 +220,29 @@ def true_walk(
         keys.parse(trajectory, frames_per_second), frames_per_second, limits
     )
     cameras = np.stack([viewpoint.camera_from_world() for viewpoint in viewpoints])
-    return renderer.render(placement, viewpoints, lens), cameras, lens
+    return renderer.render(placement, viewpoints, lens, frames_per_second), cameras, lens
 
 
 def walk_truth(
-    renderer: Renderer, walk: Walk
+    renderer: Renderer, walk: Walk, mix: WorldMix | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64], Intrinsics]:
     """`true_walk` of one row of a walks table."""
     place = walk.placement
     placement = (
         None if place is None else Placement(place[0], place[1], float(np.radians(place[2])))
     )
-    return true_walk(renderer, walk.world, walk.trajectory, walk.frames_per_second, placement)
+    return true_walk(
+        renderer, walk.world, walk.trajectory, walk.frames_per_second, placement, mix=mix
+    )
 
 
 def write_starts(table: Path, folder: Path, renderer: Renderer) -> None:
     """Render the first view of every walk in `table` to `folder`/NAME.png."""
     folder.mkdir(parents=True, exist_ok=True)
-    for start in load(table, Walks).walks:
-        Image.fromarray(walk_truth(renderer, start)[0][0]).save(folder / f"{start.name}.png")
+    starts = load(table, Walks)
+    for start in starts.walks:
+        frames = walk_truth(renderer, start, starts.worlds)[0]
+        Image.fromarray(frames[0]).save(folder / f"{start.name}.png")
 
 
 def write_sheet(out: Path, target: Path, clips: int = 12, columns: int = 6) -> None:
@@ -256,18 +279,16 @@ def _claim(config: RenderConfig, out: Path, overwrite: bool) -> None:
     if overwrite:
         for stale in [*out.glob("*.safetensors"), out / "manifest.json"]:
             stale.unlink(missing_ok=True)
-    elif record.is_file() and _without_shards(record.read_text("utf-8")) != _without_shards(text):
+    elif record.is_file() and replace(_recorded(record), shards=config.shards) != config:
         raise ValueError(
             f"{out}: holds clips of another configuration; choose another folder or overwrite"
         )
     record.write_text(text, encoding="utf-8")
 
 
-def _without_shards(text: str) -> dict[str, object]:
-    """More shards of the same recipe may be added later."""
-    tree: dict[str, object] = json.loads(text)
-    tree.pop("shards", None)
-    return tree
+def _recorded(record: Path) -> RenderConfig:
+    """More shards of the same recipe may be added later, and options whose default changes nothing."""
+    return build(json.loads(record.read_text("utf-8")), RenderConfig, str(record))
 
 
 def _rendered(

@@ -14,7 +14,7 @@ from worldmodel.autoencoder import Autoencoder
 from worldmodel.checkpoint import RolloutConfig
 from worldmodel.kv_cache import CacheConfig, KVCache
 from worldmodel.sampler import Sampler, sample
-from worldmodel.transformer import WorldTransformer
+from worldmodel.transformer import WorldTransformer, words_at
 
 ANCHOR_FRAMES = 16
 
@@ -27,7 +27,7 @@ class Views:
 
     cameras: Tensor  # float64 [b f 4 4], camera_from_world
     intrinsics: Tensor  # float32 [b f 4]
-    words: Tensor  # float32 [b v]
+    words: Tensor  # float32 [b v], or [b f v] where they change
 
 
 @torch.no_grad()
@@ -55,9 +55,10 @@ def rollout(
     slots = slots.to(device)
     frames = []
     for index, places in enumerate(_places(transformer, views, sampler)):
+        at = (words_at(views.words, index, index + 1), *places)
 
-        def denoise(latent: Tensor, now: float, to: float, at: _Tensors = places) -> Tensor:
-            return sampler.denoise(latent, full[now], full[to], views.words, *at)
+        def denoise(latent: Tensor, now: float, to: float, at: _Tensors = at) -> Tensor:
+            return sampler.denoise(latent, full[now], full[to], *at)
 
         def fresh_noise() -> Tensor:
             return torch.randn(shape, generator=noise, device=device)
@@ -70,7 +71,7 @@ def rollout(
         if index >= known and how.commit == "own":
             sampler.commit_own(slot)
         else:
-            sampler.commit(latent, full[0.0], slot, views.words, *places)
+            sampler.commit(latent, full[0.0], slot, *at)
         frames.append(latent)
     return torch.cat(frames, dim=1)
 

@@ -24,7 +24,7 @@ from worldmodel.cuda_graph import CudaGraph
 from worldmodel.kv_cache import CacheConfig
 from worldmodel.sampler import Commit
 from worldmodel.session import prepare
-from worldmodel.transformer import EagerPlaces, Geometry, WorldTransformer
+from worldmodel.transformer import EagerPlaces, Geometry, WorldTransformer, words_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,8 @@ def self_rollout(
     first = _first_trained(known.shape[1], frames, plan)
     kernels = player.exit_kernels(known.shape[1], first, frames, plan)
     exits, levels = (x[:, first - known.shape[1] :] for x in (played.exits, played.levels))
-    velocity = student(exits, levels, words, geometry.frames(first, frames), kernels)
+    asked = words_at(words, first, frames)
+    velocity = student(exits, levels, asked, geometry.frames(first, frames), kernels)
     made = flow.x0_from_velocity(exits, velocity, levels)
     return torch.cat([played.latents[:, :first], made], dim=1)
 
@@ -136,12 +137,12 @@ class Player:
         frames = geometry.matrix.shape[1]
         with torch.autocast(self._device.type, enabled=False):
             for start, stop in _blocks(known.shape[1], frames, plan.block_frames):
-                place = geometry.frames(start, stop).tensors()
+                place, asked = geometry.frames(start, stop).tensors(), words_at(words, start, stop)
                 if start < known.shape[1]:
-                    self._remember(known[:, start:stop], words, place, start, stop)
+                    self._remember(known[:, start:stop], asked, place, start, stop)
                     continue
                 shape = (len(known), stop - start, *known.shape[2:])
-                block = self._block(shape, words, place, start, plan, random)
+                block = self._block(shape, asked, place, start, plan, random)
                 latents.append(block.latents)
                 exits.append(block.exits)
                 levels.append(block.levels)

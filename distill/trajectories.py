@@ -142,7 +142,7 @@ def _write(
         path,
         cameras=batch.camera_from_anchor.numpy(),
         intrinsics=batch.intrinsics.numpy(),
-        prompts=[_prompt(network.config.vocabulary, words) for words in batch.words],
+        prompts=[_prompts(network.config.vocabulary, words) for words in batch.words],
         metadata={"seconds": repr(seconds), "levels": json.dumps(_kept_levels(config))},
         latents=batch.latents.numpy(),
         paths=stored,
@@ -198,6 +198,13 @@ def integrate(velocity: Velocity, start: Tensor, levels: Sequence[float], every:
 def _kept_levels(config: TrajectoriesConfig) -> list[float]:
     levels: list[float] = flow.schedule(config.kept, config.shift).tolist()
     return levels
+
+
+def _prompts(vocabulary: Sequence[str], words: Tensor) -> str | list[str]:
+    """Of words [v], or of each frame of [f v]."""
+    if words.ndim == 1:
+        return _prompt(vocabulary, words)
+    return [_prompt(vocabulary, of_frame) for of_frame in words]
 
 
 def _prompt(vocabulary: Sequence[str], words: Tensor) -> str:

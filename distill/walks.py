@@ -15,6 +15,7 @@ from distill.encode import encode
 from distill.evaluate import SEED, Model, decode
 from distill.render import Walk, Walks, walk_truth
 from distill.rollout import Views, rollout
+from distill.scenes.mix import WorldMix
 from distill.scenes.renderer import Renderer
 from worldmodel import config as strict
 from worldmodel.autoencoder import frames_to_uint8
@@ -25,18 +26,21 @@ LABEL_PX = 14
 
 def walk_sheet(model: Model, table: Path, *, steps: int, columns: int) -> NDArray[np.uint8]:
     """One pair of rows per walk of the table: truth above, generated from its first frame below."""
-    walks = strict.load(table, Walks).walks
+    walks = strict.load(table, Walks)
     config = model.autoencoder.config
     renderer = Renderer(config.width_px, config.height_px)
-    rows = [_pair(model, renderer, walk, steps, columns) for walk in tqdm(walks, unit="walk")]
+    rows = [
+        _pair(model, renderer, walk, walks.worlds, steps, columns)
+        for walk in tqdm(walks.walks, unit="walk")
+    ]
     renderer.release()
     return np.concatenate(rows)
 
 
 def _pair(
-    model: Model, renderer: Renderer, walk: Walk, steps: int, columns: int
+    model: Model, renderer: Renderer, walk: Walk, worlds: WorldMix, steps: int, columns: int
 ) -> NDArray[np.uint8]:
-    truth, cameras, lens = walk_truth(renderer, walk)
+    truth, cameras, lens = walk_truth(renderer, walk, worlds)
     intrinsics = torch.tensor([lens.fx, lens.fy, lens.cx, lens.cy]).expand(1, len(truth), 4)
     words = prompt_words(model.transformer.config.vocabulary, "") or [0.0]
     views = Views(

@@ -255,7 +255,10 @@ class WorldTransformer(nn.Module):
         places: Places,
         attend: Sequence[Attend],
     ) -> Tensor:
-        """Velocities of latents [b f p c] at noise levels [b f], for words [b v]: float32 [b f p c]."""
+        """Velocities of latents [b f p c] at noise levels [b f]: float32 [b f p c].
+
+        `words` [b v] hold for all frames of a clip, or [b f v] for each.
+        """
         x, condition, shared = self.embed(latents, sigma, words)
         for block, kernel in zip(self.blocks, attend, strict=True):
             x = block(x, shared, places, kernel)
@@ -279,7 +282,9 @@ class WorldTransformer(nn.Module):
         dtype = _compute_dtype(self.latent_in.weight)
         x = self.latent_in(latents.to(dtype)).to(dtype) + self.position.to(dtype)
         noise = self.noise_in(_sinusoid(sigma).to(dtype))
-        condition = self.noise_out(functional.silu(noise)) + self.words(words.to(dtype))[:, None]
+        asked = self.words(words.to(dtype))
+        asked = asked[:, None] if words.ndim == 2 else asked
+        condition = self.noise_out(functional.silu(noise)) + asked
         condition = functional.silu(condition)
         shared = self.modulation(condition).unflatten(-1, (6, -1))
         return x, condition, shared
@@ -319,6 +324,11 @@ def geometry_of(
     matrix, inverse = prope.projections(camera_from_anchor, intrinsics, metres_per_unit)
     angle = rope.angles(time.to(device), time_frequencies, space_angles)
     return Geometry(matrix.to(device), inverse.to(device), angle.cos(), angle.sin())
+
+
+def words_at(words: Tensor, start: int, stop: int) -> Tensor:
+    """The words of some frames: of [b f v] those, while [b v] hold for all."""
+    return words if words.ndim == 2 else words[:, start:stop]
 
 
 def prompt_words(vocabulary: Sequence[str], prompt: str) -> list[float]:

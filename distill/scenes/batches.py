@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.scenes.kinds import FAR_M, kinds
+from distill.scenes.kinds import FAR_M, Kind, kinds
 from distill.scenes.objects import Objects
 from distill.scenes.terrain import CELL_M, CHUNK_CELLS, CHUNKS, POINTS, SIZE_M, Terrain
 from distill.scenes.views import Views, reach, seen
@@ -68,13 +68,18 @@ def _grouped(frame: NDArray[np.int64], kind: NDArray[np.int64], frames: int) -> 
 def all_objects(objects: Objects) -> Commands:
     """Every instance that can cast a shadow worth seeing, once."""
     groups, base, instances = np.unique(objects.kind, return_index=True, return_counts=True)
-    keep = np.array([kinds()[k].draw_distance_m > 60.0 for k in groups], bool)
+    keep = np.array([_casts_shadow(kinds()[k]) for k in groups], bool)
     groups, base, instances = groups[keep], base[keep], instances[keep]
     ranges = mesh_ranges()
     words = np.zeros((len(groups), COMMAND_WORDS), np.uint32)
     words[:, 0], words[:, 1] = ranges[groups, 1], instances
     words[:, 2], words[:, 3] = ranges[groups, 0], base
     return Commands(words, np.zeros(1, np.int64), np.array([len(groups)]))
+
+
+def _casts_shadow(kind: Kind) -> bool:
+    """Shadows are baked once, so what moves has none."""
+    return kind.draw_distance_m > 60.0 and not kind.motion
 
 
 def chunk_indices() -> NDArray[np.uint32]:

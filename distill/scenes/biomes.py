@@ -49,6 +49,11 @@ class Biome:
     shallow: Colour = (0.42, 0.70, 0.68)
     deep: Colour = (0.14, 0.34, 0.46)
     needles: tuple[Colour, ...] = ((0.31, 0.46, 0.32), (0.36, 0.52, 0.33), (0.28, 0.41, 0.33))
+    haze: float = 1.0  # times the haze of the hour
+    village_m: float | None = None  # houses crowd this near, turned along common streets
+    shore: tuple[tuple[str, float], ...] = ()  # (kind, per hectare) of what stands at the water
+    afloat: tuple[tuple[str, int], ...] = ()  # (kind, how many)
+    over_water: tuple[tuple[str, int], ...] = ()  # bridges and jetties: (kind, how many at most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,9 @@ class TimeOfDay:
     sky_share: float  # ... by this much
     glow: Colour  # added to the sky around a low sun
     haze_per_m: tuple[float, float]
+    daylight: float = 1.0  # of what the sky's pictures, the water and the ground throw back
+    dark: float = 0.0  # 0..1: lamps and windows are lit
+    stars: float = 0.0
 
 
 ALPINE = Biome(

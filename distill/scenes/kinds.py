@@ -8,6 +8,8 @@ from functools import cache
 
 import numpy as np
 
+from distill.scenes import landmarks
+from distill.scenes.landmarks import window
 from distill.scenes.meshes import (
     WHITE,
     Colour,
@@ -31,8 +33,9 @@ BARK = (0.46, 0.36, 0.29)
 BIRCH_BARK = (0.88, 0.86, 0.82)
 PLASTER = (0.91, 0.87, 0.79)
 TIMBER = (0.55, 0.41, 0.30)
-GLASS = (0.32, 0.40, 0.47)
 FAR_M = 1000.0
+TURNS, DRIFTS, FLIES = 1, 2, 3  # motions: about z; round a circle on the water; in the air
+HUB_TO_ORIGIN = (0.0, -6.75, 2.4)  # sails turn about their own origin
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +47,8 @@ class Kind:
     draw_distance_m: float  # beyond it the thing is left out (it has shrunk to nothing by then)
     tint: str  # which palette colours it: leaves, needles, blossoms, stone, ground, straw or none
     radius_m: float  # of a ball around the origin that holds the mesh at scale 1
+    motion: int = 0  # what the vertex shader does with it as time passes: one of those above
+    light_m: float = 0.0  # how far it lights the ground when it is dark
 
 
 def _kind(
@@ -53,9 +58,11 @@ def _kind(
     footprint_m: float,
     tint: str,
     draw_m: float = FAR_M,
+    motion: int = 0,
+    light_m: float = 0.0,
 ) -> Kind:
     radius = float(np.linalg.norm(mesh[:, :3], axis=-1).max())
-    return Kind(name, mesh, scale, footprint_m, draw_m, tint, radius)
+    return Kind(name, mesh, scale, footprint_m, draw_m, tint, radius, motion, light_m)
 
 
 def _conifer(rng: np.random.Generator, tiers: int, height: float, width: float) -> Mesh:
@@ -256,17 +263,6 @@ def _rock(rng: np.random.Generator) -> Mesh:
     return np.concatenate([big, small])
 
 
-def _window(
-    along: float, up: float, out: float, width: float, height: float, yaw_rad: float
-) -> Mesh:
-    """A dark pane in a light frame, just in front of a wall."""
-    parts = []
-    for grow, colour, gap in ((0.09, (0.95, 0.93, 0.88), 0.03), (0.0, GLASS, 0.06)):
-        w, h = width / 2 + grow, height / 2 + grow
-        parts.append(panel((along - w, up - h), (along + w, up + h), out + gap, colour, yaw_rad))
-    return np.concatenate(parts)
-
-
 def _house(wall: Colour, roof: Colour) -> Mesh:
     x, z, eaves = 2.6, 3.6, 2.7
     back, right, left = math.pi, 0.5 * math.pi, -0.5 * math.pi
@@ -276,11 +272,11 @@ def _house(wall: Colour, roof: Colour) -> Mesh:
         gable_roof(x, z, eaves, 5.0, roof, wall),
         box((0.7, 3.2, 1.3), (1.35, 5.5, 1.95), (0.60, 0.48, 0.43)),
         panel((-0.55, 0.2), (0.55, 2.2), z + 0.09, TIMBER),
-        _window(0.0, 3.5, z, 0.7, 0.7, 0.0),
-        _window(0.0, 1.6, z, 1.0, 0.9, back),
+        window(0.0, 3.5, z, 0.7, 0.7, 0.0),
+        window(0.0, 1.6, z, 1.0, 0.9, back),
     ]
     for side in (left, right):
-        parts += [_window(along, 1.6, x, 0.95, 0.9, side) for along in (-1.8, 1.8)]
+        parts += [window(along, 1.6, x, 0.95, 0.9, side) for along in (-1.8, 1.8)]
     return np.concatenate(parts)
 
 
@@ -298,8 +294,8 @@ def _hut() -> Mesh:
         skin([roof_rim, tip], (0.74, 0.62, 0.40)),
         disc(roof_rim, (0.42, 0.34, 0.24), 0.0, up=False),
         panel((-0.45, 0.95), (0.45, 2.4), 1.55, (0.40, 0.31, 0.24)),
-        _window(0.0, 1.9, 1.5, 0.8, 0.7, 0.5 * math.pi),
-        _window(0.0, 1.9, 1.5, 0.8, 0.7, -0.5 * math.pi),
+        window(0.0, 1.9, 1.5, 0.8, 0.7, 0.5 * math.pi),
+        window(0.0, 1.9, 1.5, 0.8, 0.7, -0.5 * math.pi),
     ]
     return np.concatenate(stilts + body)
 
@@ -317,12 +313,13 @@ def _tower() -> Mesh:
         panel((-0.6, 0.0), (0.6, 2.2), 2.02, TIMBER),
     ]
     parts += [
-        _window(0.0, h, 1.83, 0.45, 0.9, yaw) for h, yaw in ((4.4, 0.0), (5.6, 2.0), (3.4, 4.2))
+        window(0.0, h, 1.83, 0.45, 0.9, yaw) for h, yaw in ((4.4, 0.0), (5.6, 2.0), (3.4, 4.2))
     ]
     return np.concatenate(parts)
 
 
-def _windmill() -> Mesh:
+def _mill() -> Mesh:
+    """A windmill without its sails."""
     body = [ring(r, h, 8, math.pi / 8) for r, h in ((2.5, -1.5), (2.35, 0.4), (1.55, 6.4))]
     cap = [ring(1.75, 6.3, 8, math.pi / 8), ring(1.3, 7.3, 8, math.pi / 8), ring(1e-4, 7.9, 8)]
     parts = [
@@ -331,14 +328,19 @@ def _windmill() -> Mesh:
         disc(cap[0], (0.32, 0.22, 0.18), 0.0, up=False),
         box((-0.16, 6.6, -2.4), (0.16, 6.9, -1.2), TIMBER),
         panel((-0.55, 0.0), (0.55, 2.1), 2.38, TIMBER),
-        _window(0.0, 4.2, 1.88, 0.7, 0.8, math.pi),
+        window(0.0, 4.2, 1.88, 0.7, 0.8, math.pi),
     ]
-    sails = [_sail(math.radians(24.0) + quarter * math.pi / 2) for quarter in range(4)]
-    return np.concatenate(parts + sails)
+    return np.concatenate(parts)
+
+
+def _sails() -> Mesh:
+    return np.concatenate(
+        [_sail(math.radians(24.0) + quarter * math.pi / 2) for quarter in range(4)]
+    )
 
 
 def _sail(angle: float) -> Mesh:
-    hub = np.array([0.0, 6.75, -2.4])
+    hub = -np.array(HUB_TO_ORIGIN)
     along = np.array([math.cos(angle), math.sin(angle), 0.0])
     across = np.array([-math.sin(angle), math.cos(angle), 0.0])
 
@@ -399,11 +401,63 @@ def kinds() -> tuple[Kind, ...]:
         _kind("drift", _drift(rng), (0.6, 1.6), 0.0, "ground", 55.0),
         _kind("small_cactus", _cactus(False), (0.6, 1.4), 0.3, "leaves", 50.0),
         _kind("leaf_pile", _leaf_pile(rng), (0.8, 1.7), 0.0, "leaves", 32.0),
-        _kind("house", _house(PLASTER, (0.66, 0.38, 0.30)), (0.95, 1.15), 5.0, "none"),
-        _kind("cabin", _house((0.60, 0.44, 0.32), (0.45, 0.38, 0.36)), (0.75, 0.95), 5.0, "none"),
-        _kind("hut", _hut(), (0.9, 1.1), 3.5, "none"),
+        _kind("house", _house(PLASTER, (0.66, 0.38, 0.30)), (0.95, 1.15), 5.0, "none", light_m=7.0),
+        _kind(
+            "cabin",
+            _house((0.60, 0.44, 0.32), (0.45, 0.38, 0.36)),
+            (0.75, 0.95),
+            5.0,
+            "none",
+            light_m=7.0,
+        ),
+        _kind("hut", _hut(), (0.9, 1.1), 3.5, "none", light_m=5.0),
         _kind("tower", _tower(), (0.95, 1.2), 3.2, "none"),
-        _kind("windmill", _windmill(), (0.95, 1.15), 4.0, "none"),
+        _kind("windmill", np.concatenate([_mill(), _sails()]), (0.95, 1.15), 4.0, "none"),
+        *_later_kinds(),
+    )
+
+
+def _later_kinds() -> tuple[Kind, ...]:
+    """Those that the first shipped world does not know; they have a generator of their own."""
+    rng = np.random.default_rng(6)
+    ochre, slate = (0.86, 0.74, 0.55), (0.66, 0.72, 0.74)
+    return (
+        _kind("mill", _mill(), (0.95, 1.15), 4.0, "none"),
+        _kind("sails", moved(_sails(), HUB_TO_ORIGIN), (1.0, 1.0), 0.0, "none", motion=TURNS),
+        _kind("lighthouse", landmarks.lighthouse(), (0.95, 1.2), 3.6, "none"),
+        _kind("boat", landmarks.boat(False), (0.9, 1.2), 2.2, "none", motion=DRIFTS),
+        _kind("sailing_boat", landmarks.boat(True), (1.0, 1.4), 2.4, "none", motion=DRIFTS),
+        _kind("bridge", landmarks.planks(14.0, True), (1.0, 1.0), 1.5, "none"),
+        _kind("jetty", landmarks.planks(9.0, False), (1.0, 1.0), 0.0, "none"),
+        _kind("campfire", landmarks.campfire(rng), (0.9, 1.2), 2.3, "none", light_m=9.0),
+        _kind("lamp", landmarks.street_lamp(), (0.95, 1.1), 0.5, "none", light_m=8.0),
+        _kind("well", landmarks.well(), (0.9, 1.1), 1.4, "none"),
+        _kind(
+            "town_house",
+            landmarks.town_house(ochre, (0.60, 0.33, 0.27)),
+            (0.95, 1.15),
+            3.8,
+            "none",
+            light_m=6.5,
+        ),
+        _kind(
+            "slate_house",
+            landmarks.town_house(slate, (0.38, 0.40, 0.46)),
+            (0.95, 1.15),
+            3.8,
+            "none",
+            light_m=6.5,
+        ),
+        _kind("pillar", landmarks.pillar(rng, 4.8, True), (0.9, 1.2), 1.2, "stone"),
+        _kind("broken_pillar", landmarks.pillar(rng, 2.6, False), (0.8, 1.3), 1.8, "stone"),
+        _kind("ruined_wall", landmarks.ruined_wall(rng), (0.8, 1.2), 3.4, "stone"),
+        _kind("arch", landmarks.arch(rng), (0.9, 1.3), 2.8, "stone"),
+        _kind("temple", landmarks.temple(rng), (0.9, 1.1), 7.6, "stone"),
+        _kind("reeds", landmarks.reeds(rng), (0.7, 1.3), 0.0, "none", 70.0),
+        _kind("lilies", landmarks.lilies(rng), (0.8, 1.5), 0.0, "none", 60.0),
+        _kind("willow", landmarks.willow(rng), (0.8, 1.5), 1.4, "leaves"),
+        _kind("mushrooms", landmarks.mushrooms(), (0.5, 1.3), 0.0, "none", 50.0),
+        _kind("bird", landmarks.bird(), (0.9, 1.4), 0.0, "none", motion=FLIES),
     )
 
 

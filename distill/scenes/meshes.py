@@ -2,7 +2,7 @@
 
 A mesh is an array of vertices (position 3, normal 3, linear colour 3, tint 1), three per triangle,
 seen from outside only. Positions are (x, up, z) in metres at scale 1; tint says how much of an
-instance's own colour is multiplied in.
+instance's own colour is multiplied in, or with one of three special values what it shines with.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ Colour = tuple[float, float, float]
 Point = Vector | NDArray[np.float64]
 
 WHITE = (1.0, 1.0, 1.0)
+# Values of tint that say instead when a surface shines by itself (object.vert.glsl).
+LAMPLIT = 2.0  # warm when it is dark outside
+BURNING = 3.0  # always, in its own colour
+GLEAMING = 4.0  # in its own colour when it is dark outside
 GOLDEN_RATIO = 0.5 * (1.0 + math.sqrt(5.0))
 _ICOSAHEDRON = np.array(
     [
@@ -237,6 +241,7 @@ def panel(
     out: float,
     colour: Colour,
     yaw_rad: float = 0.0,
+    tint: float = 0.0,
 ) -> Mesh:
     """An upright rectangle, (right, up) from `low` to `high`, seen only from its front.
 
@@ -245,7 +250,7 @@ def panel(
     (x0, y0), (x1, y1) = low, high
     a, b, c, d = (x0, y0, -out), (x1, y0, -out), (x1, y1, -out), (x0, y1, -out)
     face = triangles(
-        np.array([(a, b, c), (a, c, d)]), colour, 0.0, (0.0, 0.5 * (y0 + y1), out + 9.0)
+        np.array([(a, b, c), (a, c, d)]), colour, tint, (0.0, 0.5 * (y0 + y1), out + 9.0)
     )
     return moved(face, (0.0, 0.0, 0.0), yaw_rad=yaw_rad)
 

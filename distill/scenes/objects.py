@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.scenes.biomes import Biome, Colour
-from distill.scenes.kinds import Kind, kind_index, kinds
+from distill.scenes.kinds import DRIFTS, Kind, kind_index, kinds
 from distill.scenes.noise import Field, smoothstep
 from distill.scenes.terrain import SIZE_M, Terrain, linear
 
 HECTARES = (SIZE_M / 100.0) ** 2
 BESIDE_HOUSES_M = 2.0
 TRAIL_HALF_M = 1.1
-COLUMNS = 11
+COLUMNS = 12
 _SOFTNESS = {"leaves": 1.0, "needles": 0.6, "straw": -1.0}  # below zero: holds no snow
 
 
@@ -24,7 +24,8 @@ _SOFTNESS = {"leaves": 1.0, "needles": 0.6, "straw": -1.0}  # below zero: holds 
 class Objects:
     """Instances, sorted by kind.
 
-    A row of `data` is: place 3, scale, yaw, tint 3, vertical stretch, draw distance, softness.
+    A row of `data` is: place 3, scale, yaw, tint 3, vertical stretch (of things that go round in
+    circles: their radius), draw distance, softness, motion (with its phase as the fraction).
     """
 
     data: NDArray[np.float32]  # (n, COLUMNS)
@@ -55,14 +56,23 @@ def scatter(biome: Biome, terrain: Terrain, rng: np.random.Generator) -> Objects
             if not small or name in ("pebble", "drift"):
                 rows = rows[~_inside(rows, taken)]
             parts.append((kind_index(name), rows))
+    return assemble(parts)
+
+
+def assemble(parts: list[tuple[int, NDArray[np.float64]]]) -> Objects:
+    """Rows of each kind, in any order, as one table."""
     parts.sort(key=lambda part: part[0])
     data = np.concatenate([rows for _, rows in parts])
     index = np.concatenate([np.full(len(rows), k) for k, rows in parts])
     footprint = np.array([kind.footprint_m for kind in kinds()])
     radius = np.array([kind.radius_m for kind in kinds()])
     scale = data[:, 3]
+    orbit = np.where(data[:, 11] >= DRIFTS, data[:, 8], 0.0)
     return Objects(
-        data.astype(np.float32), index, footprint[index] * scale, radius[index] * scale * 1.2
+        data.astype(np.float32),
+        index,
+        footprint[index] * scale,
+        radius[index] * scale * 1.2 + orbit,
     )
 
 
@@ -90,14 +100,14 @@ def _stand(
     low, high = kind.scale
     rows[:, 3] = np.exp(rng.uniform(math.log(low), math.log(high), count))
     rows[:, 4] = rng.uniform(0.0, math.tau, count)
-    rows[:, 5:8] = _tints(biome, terrain, kind, x, z, rng)
+    rows[:, 5:8] = tints(biome, terrain, kind, x, z, rng)
     rows[:, 8] = rng.uniform(0.88, 1.18, count)
     rows[:, 9] = kind.draw_distance_m
     rows[:, 10] = _SOFTNESS.get(kind.tint, 0.0)
     return rows[suits]
 
 
-def _tints(
+def tints(
     biome: Biome, terrain: Terrain, kind: Kind, x: Field, z: Field, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     count = len(x)
@@ -134,16 +144,19 @@ def _houses(
     for name, most in biome.houses:
         kind = kinds()[kind_index(name)]
         rows = _stand(biome, terrain, kind, 60 * most, rng)
-        spread = 30.0 + 9.0 * most
+        spread = biome.village_m or 30.0 + 9.0 * most
         near = np.exp(-np.hypot(rows[:, 0] - centre[0], rows[:, 2] - centre[1]) / spread)
         flat = terrain.sample(terrain.slope, rows[:, 0], rows[:, 2]) < 0.03
         rows = rows[flat & (rng.random(len(rows)) < near)]
         rows[:, 8] = 1.0
+        if biome.village_m:
+            _turn_to_streets(rows, centre)
+        gap = 1.2 if biome.village_m else 4.0
         kept: list[NDArray[np.float64]] = []
         for row in rows:
             apart = (
                 np.hypot(taken[:, 0] - row[0], taken[:, 1] - row[2])
-                > taken[:, 2] + kind.footprint_m + 4.0
+                > taken[:, 2] + kind.footprint_m + gap
             )
             if len(kept) < most and apart.all():
                 kept.append(row)
@@ -151,6 +164,12 @@ def _houses(
         if kept:
             placed.append((kind_index(name), np.array(kept)))
     return placed
+
+
+def _turn_to_streets(rows: NDArray[np.float64], centre: NDArray[np.float64]) -> None:
+    """Quarter turns from a direction that is the whole village's own."""
+    direction = float(centre[0]) % (0.5 * math.pi)
+    rows[:, 4] = direction + np.rint(rows[:, 4] / (0.5 * math.pi)) * 0.5 * math.pi
 
 
 def _discs(kind: Kind, rows: NDArray[np.float64]) -> NDArray[np.float64]:

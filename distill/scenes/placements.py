@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.scenes.kinds import kinds
+from distill.scenes.kinds import kind_index, kinds
 from distill.scenes.terrain import SIZE_M
 from distill.scenes.views import EYE_HEIGHT_M
 from distill.scenes.world import Placement, World
@@ -18,7 +18,11 @@ DIRECTIONS = 8
 CLEAR_M = 1.2  # from the skin of any object
 NOTICED_M = 65.0  # beyond it an object adds nothing to a view
 SECTORS = 32
-LANDMARKS = ("house", "cabin", "hut", "tower", "windmill")
+LANDMARKS = (
+    *("house", "cabin", "hut", "tower", "windmill", "mill", "lighthouse", "campfire", "temple"),
+    *("arch", "town_house", "slate_house", "boat", "sailing_boat", "well", "bridge"),
+)
+WALKED_TO = ("lighthouse", "windmill", "mill", "bridge", "campfire", "boat", "sailing_boat")
 
 
 def choose_placement(world: World, rng: np.random.Generator) -> Placement:
@@ -45,12 +49,55 @@ def _free_places(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     terrain, objects = world.terrain, world.objects
     x, z = rng.uniform(-0.34, 0.34, (2, CANDIDATES * 4)) * SIZE_M
+    if world.biome.village_m:
+        x, z = _about_village(world, x, z, rng)
+    if world.landmarks:
+        x, z = _about_landmarks(world, x, z, rng)
     good = (terrain.height_at(x, z) > 0.4) & (terrain.sample(terrain.slope, x, z) < 0.07)
     x, z = x[good][:CANDIDATES], z[good][:CANDIDATES]
     solid = objects.footprint_m > 0.0
     distance = np.hypot(x[:, None] - objects.x_m[solid], z[:, None] - objects.z_m[solid])
     free = (distance > objects.footprint_m[solid] + CLEAR_M).all(-1)
     return x[free], z[free]
+
+
+def _about_village(
+    world: World, x: NDArray[np.float64], z: NDArray[np.float64], rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Three of four places in and around the crowded houses, the others as they were."""
+    assert world.biome.village_m is not None
+    built = [kind_index(name) for name, _ in world.biome.houses]
+    houses = np.nonzero(np.isin(world.objects.kind, built))[0]
+    if not len(houses):
+        return x, z
+    middle_x, middle_z = (
+        float(np.median(places[houses])) for places in (world.objects.x_m, world.objects.z_m)
+    )
+    spread = rng.normal(0.0, world.biome.village_m, (2, len(x)))
+    near = np.arange(len(x)) % 4 > 0
+    limit = 0.34 * SIZE_M
+    return (
+        np.where(near, np.clip(middle_x + spread[0], -limit, limit), x),
+        np.where(near, np.clip(middle_z + spread[1], -limit, limit), z),
+    )
+
+
+def _about_landmarks(
+    world: World, x: NDArray[np.float64], z: NDArray[np.float64], rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Every third place is a short walk from something that the prompt names."""
+    seen = np.array([kind.name in WALKED_TO for kind in kinds()])
+    goals = np.nonzero(seen[world.objects.kind])[0]
+    if not len(goals):
+        return x, z
+    goal = goals[rng.integers(len(goals), size=len(x))]
+    away, bearing = rng.uniform(9.0, 38.0, len(x)), rng.uniform(0.0, math.tau, len(x))
+    near = np.arange(len(x)) % 3 == 1
+    limit = 0.34 * SIZE_M
+    return (
+        np.where(near, np.clip(world.objects.x_m[goal] + away * np.sin(bearing), -limit, limit), x),
+        np.where(near, np.clip(world.objects.z_m[goal] + away * np.cos(bearing), -limit, limit), z),
+    )
 
 
 def _openness(
@@ -70,7 +117,7 @@ def _openness(
             score -= np.clip(-0.75 - tangent, 0.0, 0.5) * 4.0
             wet += height < 0.0
     wet /= 12.0
-    if world.biome.ground.island:  # by the sea, one wants to see it
+    if world.biome.ground.island or world.biome.shore:  # by the sea, one wants to see it
         score += 1.5 * np.exp(-(((wet - 0.35) / 0.2) ** 2))
     return score - 1.6 * np.clip(wet - 0.55, 0.0, 1.0)
 
@@ -114,6 +161,9 @@ def _interest(
     distance = distance[place, thing]
     landmark = np.array([kind.name in LANDMARKS for kind in kinds()])
     worth = np.where(landmark[objects.kind[large[thing]]], 5.0, 1.0)
+    if world.landmarks:
+        goal = np.array([kind.name in WALKED_TO for kind in kinds()])
+        worth = np.where(goal[objects.kind[large[thing]]], 16.0, worth)
     worth = worth * np.exp(-(((distance - 20.0) / 18.0) ** 2))
     skin = np.maximum(distance - objects.footprint_m[large[thing]], 0.0)
     crowding = 3.0 * np.exp(-((skin / 4.0) ** 2))

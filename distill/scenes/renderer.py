@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -23,19 +24,23 @@ from distill.scenes.biomes import Colour
 from distill.scenes.context import make_context
 from distill.scenes.kinds import kinds
 from distill.scenes.noise import tileable_noise
-from distill.scenes.objects import TRAIL_HALF_M
+from distill.scenes.objects import TRAIL_HALF_M, Objects
 from distill.scenes.terrain import POINTS, SIZE_M, Terrain, linear
-from distill.scenes.views import FRAME_BLOCK_BYTES, frame_blocks, make_views
-from distill.scenes.world import Placement, World
+from distill.scenes.views import FRAME_BLOCK_BYTES, Views, frame_blocks, make_views
+from distill.scenes.world import Light, Placement, World
 from worldmodel.motion import Viewpoint
 from worldmodel.types import Intrinsics
 
 SHADERS = Path(__file__).parent / "shaders"
 SHADOW_PX = 2048
+LAMP_MAP_PX = 384
 BATCH_FRAMES = 32  # drawn into one tall image; 32 x 256 rows stay below every driver's limit
-_NOISE_UNIT, _SHADOW_UNIT, _HEIGHT_UNIT, _FINE_UNIT = 0, 1, 2, 3
+_NOISE_UNIT, _SHADOW_UNIT, _HEIGHT_UNIT, _FINE_UNIT, _LAMP_UNIT = 0, 1, 2, 3, 4
 _WORLD_BINDING, _FRAME_BINDING = 0, 1
-_INSTANCE = ("4f 4f 3f/i", "i_place", "i_look", "i_shape")
+Resource = moderngl.Buffer | moderngl.Texture | moderngl.VertexArray
+_INSTANCE = ("4f 4f 4f/i", "i_place", "i_look", "i_shape")
+WORLD_BLOCK_BYTES = 512  # std140 size of `World`, rounded up
+FALLING = 1600  # drops or flakes in the box that goes with the eye
 
 
 @dataclass(slots=True, eq=False)
@@ -44,7 +49,10 @@ class _Loaded:
 
     world: World
     land: moderngl.VertexArray
-    owned: list[moderngl.Buffer | moderngl.Texture | moderngl.VertexArray]
+    owned: list[Resource]
+    shadow_land: moderngl.VertexArray
+    light: Light  # that the world block and the shadows are of
+    lamps: bool
     wet: bool
 
 
@@ -77,7 +85,6 @@ class Renderer:
     def load(self, world: World) -> None:
         """Upload a world and bake its shadows; replaces the one before."""
         self._unload()
-        self._world_block.write(_world_block(world, self.supersampling))
         vertices = self.context.buffer(_land_vertices(world.terrain).tobytes())
         heights = self.context.texture(
             (POINTS, POINTS), 1, world.terrain.height.astype(np.float32).tobytes(), dtype="f4"
@@ -93,7 +100,16 @@ class Renderer:
             self._programs["shadow_terrain"], [(vertices, "3f 28x", "in_position")], self._chunk
         )
         wet = bool(world.terrain.height.min() < 0.0)
-        self._loaded = _Loaded(world, land, [land, shadow_land, heights, vertices], wet)
+        owned: list[Resource] = [land, shadow_land, heights, vertices]
+        lamps = lamp_map(world.objects)
+        if lamps is not None:
+            texture = self.context.texture(lamps.shape[::-1], 1, lamps.tobytes())
+            texture.repeat_x = texture.repeat_y = False
+            texture.use(_LAMP_UNIT)
+            owned.append(texture)
+        light = world.light
+        self._loaded = _Loaded(world, land, owned, shadow_land, light, lamps is not None, wet)
+        self._write_world(self._loaded)
         self._bake_shadows(shadow_land, world)
 
     def render(
@@ -101,11 +117,17 @@ class Renderer:
         placement: Placement,
         viewpoints: Sequence[Viewpoint],
         intrinsics: Intrinsics | Sequence[Intrinsics],
+        frames_per_second: float | None = None,
+        lights: Sequence[Light] | None = None,
     ) -> NDArray[np.uint8]:
         """What the commanded viewpoints see in the loaded world: (f, H, W, 3), top row first.
 
+        Moving worlds move by `frames_per_second`, from time 0 at the first viewpoint; without it,
+        and in worlds that do not move, time stands still. `lights` are those of the frames where
+        they are not the world's own; runs of one and the same light are drawn at once.
+
         Raises:
-            ValueError: if no world is loaded, or lenses and viewpoints differ in number.
+            ValueError: if no world is loaded, or lenses, lights and viewpoints differ in number.
         """
         if self._loaded is None:
             raise ValueError("no world is loaded")
@@ -117,25 +139,44 @@ class Renderer:
         )
         if not single and len(lenses) != len(viewpoints):
             raise ValueError(f"{len(viewpoints)} viewpoints but {len(lenses)} lenses")
+        if lights is not None and len(lights) != len(viewpoints):
+            raise ValueError(f"{len(viewpoints)} viewpoints but {len(lights)} lights")
+        seconds = np.zeros(len(viewpoints))
+        if self._loaded.world.moving and frames_per_second is not None:
+            seconds = np.arange(len(viewpoints)) / frames_per_second
         shape = (len(viewpoints), self.height_px, self.width_px, 3)
         frames = np.empty(shape, np.uint8)
-        for start in range(0, len(viewpoints), BATCH_FRAMES):
-            part = slice(start, start + BATCH_FRAMES)
-            frames[part] = self._batch(self._loaded, placement, viewpoints[part], lenses[part])
+        for part in _runs(lights or [self._loaded.world.light] * len(viewpoints)):
+            self._light_up(self._loaded, lights[part.start] if lights else self._loaded.world.light)
+            views = make_views(
+                self._loaded.world.terrain,
+                placement,
+                viewpoints[part],
+                lenses[part],
+                seconds[part],
+            )
+            frames[part] = self._batch(self._loaded, views)
         return frames
 
     def release(self) -> None:
         self._unload()
         self.context.release()
 
-    def _batch(
-        self,
-        loaded: _Loaded,
-        placement: Placement,
-        viewpoints: Sequence[Viewpoint],
-        lenses: Sequence[Intrinsics],
-    ) -> NDArray[np.uint8]:
-        views = make_views(loaded.world.terrain, placement, viewpoints, lenses)
+    def _light_up(self, loaded: _Loaded, light: Light) -> None:
+        """Make the loaded world one of this light."""
+        if light is loaded.light:
+            return
+        moved = not np.array_equal(light.sun, loaded.light.sun)
+        loaded.light = light
+        self._write_world(loaded)
+        if moved:
+            self._bake_shadows(loaded.shadow_land, loaded.world)
+
+    def _write_world(self, loaded: _Loaded) -> None:
+        lit = replace(loaded.world, light=loaded.light)
+        self._world_block.write(_world_block(lit, self.supersampling, loaded.lamps))
+
+    def _batch(self, loaded: _Loaded, views: Views) -> NDArray[np.uint8]:
         self._frame_blocks.write(frame_blocks(views).tobytes())
         instances, things = object_commands(loaded.world.objects, views)
         _refill(self._instances, instances.tobytes())
@@ -145,9 +186,9 @@ class Renderer:
         self._bind()
         self._fine.use()
         self._fine.clear(0.0, 0.0, 0.0, 1.0)
-        for frame in range(len(viewpoints)):
+        for frame in range(len(views.eye)):
             self._draw(loaded, frame, things, land)
-        return self._read(len(viewpoints))
+        return self._read(len(views.eye))
 
     def _draw(self, loaded: _Loaded, frame: int, things: Commands, land: Commands) -> None:
         context = self.context
@@ -164,6 +205,9 @@ class Renderer:
         if loaded.wet:
             context.enable_only(moderngl.DEPTH_TEST | moderngl.BLEND)
             self._water.render(moderngl.TRIANGLE_STRIP)
+        if loaded.light.rain + loaded.light.snow > 0.0:
+            context.enable_only(moderngl.DEPTH_TEST | moderngl.BLEND)
+            self._falling.render(moderngl.TRIANGLE_STRIP, instances=FALLING)
 
     def _read(self, count: int) -> NDArray[np.uint8]:
         """Average the sub-samples of all frames and fetch them."""
@@ -215,6 +259,7 @@ class Renderer:
                 ("object", "object"),
                 ("sky", "sky"),
                 ("water", "water"),
+                ("falling", "falling"),
                 ("shadow_terrain", "shadow"),
                 ("shadow_object", "shadow"),
             )
@@ -227,6 +272,7 @@ class Renderer:
             "shadow_map": _SHADOW_UNIT,
             "height_map": _HEIGHT_UNIT,
             "fine": _FINE_UNIT,
+            "lamp_map": _LAMP_UNIT,
             "factor": self.supersampling,
         }
         bindings = {"World": _WORLD_BINDING, "Frame": _FRAME_BINDING}
@@ -240,7 +286,7 @@ class Renderer:
 
     def _make_buffers(self) -> None:
         context = self.context
-        self._world_block = context.buffer(reserve=512)
+        self._world_block = context.buffer(reserve=WORLD_BLOCK_BYTES)
         self._frame_blocks = context.buffer(reserve=FRAME_BLOCK_BYTES * BATCH_FRAMES)
         self._instances = context.buffer(reserve=1 << 16)
         self._thing_commands = context.buffer(reserve=1 << 12)
@@ -262,9 +308,9 @@ class Renderer:
             [(meshes, "3f 28x", "in_position"), (self._instances, *_INSTANCE)],
             skip_errors=True,  # a shadow needs no tint, so compilers drop parts of i_look
         )
-        self._sky, self._water, self._box = (
+        self._sky, self._water, self._falling, self._box = (
             context.vertex_array(self._programs[name], [(quad, "2f", "in_position")])
-            for name in ("sky", "water", "box")
+            for name in ("sky", "water", "falling", "box")
         )
 
     def _make_targets(self) -> None:
@@ -286,6 +332,16 @@ class Renderer:
         self._noise = context.texture((pixels.shape[1], pixels.shape[0]), 2, pixels.tobytes())
         self._noise.build_mipmaps()
         self._noise.filter = (moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR)
+
+
+def _runs(lights: Sequence[Light]) -> Iterator[slice]:
+    """Frames to draw at once: of one light, and not too many."""
+    start = 0
+    for index in range(1, len(lights) + 1):
+        full = index - start == BATCH_FRAMES
+        if index == len(lights) or full or lights[index] is not lights[start]:
+            yield slice(start, index)
+            start = index
 
 
 def _source(name: str) -> str:
@@ -315,6 +371,24 @@ def noise_texture() -> NDArray[np.uint8]:
     return np.rint(np.stack([broad, fine], -1) * 255.0).astype(np.uint8)
 
 
+def lamp_map(objects: Objects) -> NDArray[np.uint8] | None:
+    """How strongly lamps, windows and fires light each place of the map, [z, x]; none without them."""
+    reach = np.array([kind.light_m for kind in kinds()])[objects.kind]
+    lit = reach > 0.0
+    if not lit.any():
+        return None
+    cell = SIZE_M / LAMP_MAP_PX
+    total = np.zeros((LAMP_MAP_PX, LAMP_MAP_PX))
+    for x, z, metres in zip(objects.x_m[lit], objects.z_m[lit], reach[lit], strict=True):
+        column, row = (float(x) / cell + 0.5 * LAMP_MAP_PX, float(z) / cell + 0.5 * LAMP_MAP_PX)
+        span = math.ceil(2.0 * metres / cell)
+        columns = np.arange(max(int(column) - span, 0), min(int(column) + span, LAMP_MAP_PX))
+        rows = np.arange(max(int(row) - span, 0), min(int(row) + span, LAMP_MAP_PX))
+        square = (columns[None] + 0.5 - column) ** 2 + (rows[:, None] + 0.5 - row) ** 2
+        total[rows[:, None], columns[None]] += np.exp(-square * (cell / (0.5 * metres)) ** 2)
+    return np.rint(255.0 * (1.0 - np.exp(-total))).astype(np.uint8)
+
+
 def _land_vertices(terrain: Terrain) -> NDArray[np.float32]:
     line = np.linspace(-0.5 * SIZE_M, 0.5 * SIZE_M, POINTS)
     vertices = np.empty((POINTS, POINTS, 10), np.float32)
@@ -326,7 +400,7 @@ def _land_vertices(terrain: Terrain) -> NDArray[np.float32]:
     return vertices
 
 
-def _world_block(world: World, supersampling: int) -> bytes:
+def _world_block(world: World, supersampling: int, lamps: bool) -> bytes:
     """The std140 bytes of the `World` block; the order is that of common.glsl."""
     light, biome = world.light, world.biome
     wet = float(world.terrain.height.min() < 0.0)
@@ -334,6 +408,7 @@ def _world_block(world: World, supersampling: int) -> bytes:
     def row(values: NDArray[np.float64] | Colour, last: float = 0.0) -> tuple[float, ...]:
         return (*(float(value) for value in values), last)
 
+    day = light.daylight
     far_ground = linear(biome.horizon) if biome.ground.island else 0.5 * linear(biome.grass)
     rows = [
         *_shadow_from_world(light.sun).T,
@@ -345,13 +420,15 @@ def _world_block(world: World, supersampling: int) -> bytes:
         row(light.bounce),
         (light.haze_per_m, 0.0, 0.0, 0.0),
         (light.cloud_threshold, light.cloud_softness, *light.cloud_offset),
-        row(linear(biome.ridge), biome.ridge_height),
-        row(0.5 * linear((0.96, 0.97, 1.0)) + 0.25 * light.horizon, biome.ridge_snow),
-        row(linear(biome.shallow)),
-        row(linear(biome.deep)),
-        row(far_ground),
+        row(day * linear(biome.ridge), biome.ridge_height),
+        row(day * 0.5 * linear((0.96, 0.97, 1.0)) + 0.25 * light.horizon, biome.ridge_snow),
+        row(day * linear(biome.shallow)),
+        row(day * linear(biome.deep)),
+        row(day * far_ground),
         row(linear(biome.trail), TRAIL_HALF_M),
-        (SIZE_M, biome.snow, float(supersampling), wet),
+        (SIZE_M, max(biome.snow, light.white), float(supersampling), wet),
+        (light.dark, float(lamps), light.stars, light.overcast),
+        (light.wet, light.white, light.rain, light.snow),
     ]
     return np.array(rows, np.float32).tobytes()
 

@@ -31,6 +31,7 @@ class Views:
     eye: NDArray[np.float64]  # (f, 3): x, up, z
     camera_from_world: NDArray[np.float64]  # (f, 3, 3) rotation, world with up
     lens: NDArray[np.float64]  # (f, 4): fx fy cx cy
+    seconds: NDArray[np.float64]  # (f,) since the first frame of the clip; zeros where time stands
 
 
 def make_views(
@@ -38,6 +39,7 @@ def make_views(
     placement: Placement,
     viewpoints: Sequence[Viewpoint],
     lenses: Sequence[Intrinsics],
+    seconds: NDArray[np.float64] | None = None,
 ) -> Views:
     """Stand the commanded viewpoints on the ground of a world."""
     c, s = np.cos(placement.yaw_rad), np.sin(placement.yaw_rad)
@@ -52,7 +54,8 @@ def make_views(
     )
     lens = np.array([(k.fx, k.fy, k.cx, k.cy) for k in lenses])
     camera_from_world = rotations.transpose(0, 2, 1) @ _UP
-    return Views(np.stack([world_x, eye_up, world_z], -1), camera_from_world, lens)
+    when = np.zeros(len(viewpoints)) if seconds is None else seconds
+    return Views(np.stack([world_x, eye_up, world_z], -1), camera_from_world, lens, when)
 
 
 def frame_blocks(views: Views) -> NDArray[np.float32]:
@@ -75,7 +78,7 @@ def frame_blocks(views: Views) -> NDArray[np.float32]:
     right, down, forward = views.camera_from_world.transpose(1, 0, 2)
     blocks = np.zeros((count, FRAME_BLOCK_BYTES // 4), np.float32)
     blocks[:, :16] = (project @ pose).transpose(0, 2, 1).reshape(count, 16)
-    blocks[:, 16:19] = views.eye
+    blocks[:, 16:19], blocks[:, 19] = views.eye, views.seconds
     across, along = 0.5 / fx[:, None], 0.5 / fy[:, None]
     shift_x, shift_y = (2.0 * cx[:, None] - 1.0) * across, (2.0 * cy[:, None] - 1.0) * along
     blocks[:, 20:23] = forward - shift_x * right - shift_y * down

@@ -17,11 +17,13 @@ layout(std140) uniform World {
     vec4 ground_haze;   // seen below the horizon beyond the edge of the world
     vec4 trail;         // w: half width in metres
     vec4 land;          // x: size in metres, y: snow on things, z: supersampling, w: has water
+    vec4 night;         // x: lamps are lit, y: there are any, z: stars, w: overcast
+    vec4 air;           // x: wet ground, y: snow on the ground, z: rain, w: snow that falls
 };
 
 layout(std140) uniform Frame {
     mat4 clip_from_world;
-    vec4 eye;
+    vec4 eye;           // w: seconds since the clip began
     vec4 ray_middle;    // world direction of the image centre ...
     vec4 ray_right;     // ... and its change towards the right and the lower border
     vec4 ray_down;
@@ -29,6 +31,9 @@ layout(std140) uniform Frame {
 
 uniform sampler2D noise_map;            // r: broad, g: fine; repeats
 uniform sampler2DShadow shadow_map;
+uniform sampler2D lamp_map;
+
+const vec3 LAMP = vec3(1.0, 0.58, 0.24);
 
 vec2 noise_at(vec2 p) { return texture(noise_map, p).rg; }
 
@@ -91,4 +96,18 @@ vec3 lighted(vec3 albedo, vec3 normal, float sun_share, float openness) {
     vec3 sky = mix(zenith.rgb, horizon.rgb, 0.55);
     vec3 ambient = mix(bounce.rgb, sky, 0.5 + 0.5 * normal.y) * horizon.w * openness;
     return albedo * (sun_colour.rgb * sun_share + ambient);
+}
+
+// What lamps throw on things `height` metres above the ground.
+vec3 lamplight(vec3 place, float height) {
+    float flicker = 1.0 + 0.07 * sin(eye.w * 9.0 + place.x * 0.2) * sin(eye.w * 5.3);
+    float share = texture(lamp_map, place.xz / land.x + 0.5).r;
+    return LAMP * (1.7 * night.x * flicker * share * exp(-0.28 * max(height, 0.0)));
+}
+
+// Rain and snow lie on what faces up.
+vec3 weathered(vec3 albedo, vec3 place, vec3 normal) {
+    albedo *= 1.0 - 0.38 * air.x;
+    float lies = smoothstep(0.30, 0.72, normal.y + 0.35 * (noise_at(place.xz * 0.07).g - 0.5));
+    return mix(albedo, vec3(0.74, 0.79, 0.88) * (0.9 + 0.2 * noise_at(place.xz * 0.03).r), 0.88 * air.y * lies);
 }

@@ -3,6 +3,7 @@ in vec3 normal;
 in vec3 colour;
 in float height;
 flat in float softness;
+in float shine;
 out vec4 result;
 
 // What the eye meets at arm's length dissolves: sub-samples of the output pixel drop out one by one.
@@ -23,5 +24,11 @@ void main() {
     vec3 albedo = mix(colour, vec3(0.86, 0.90, 0.97), snow);
     albedo *= 0.90 + 0.20 * noise_at(place.xz * 0.09 + place.y * 0.13).r;
     float openness = mix(0.74, 1.0, smoothstep(-0.1, 0.5, height)) * (0.82 + 0.18 * n.y);
-    result = vec4(toned(hazed(lighted(albedo, n, sunlit(place, n, max(softness, 0.0)), openness), place)), 1.0);
+    if (air.x > 0.0) albedo *= 1.0 - 0.25 * air.x;
+    vec3 lit = lighted(albedo, n, sunlit(place, n, max(softness, 0.0)), openness);
+    if (night.y > 0.0) lit += albedo * lamplight(place, height);
+    if (shine > 3.5) lit += colour * 1.6 * night.x;
+    else if (shine > 2.5) lit = colour * (2.6 + 0.5 * sin(eye.w * 11.0 + place.y * 9.0 + place.x));
+    else if (shine > 1.5) lit = mix(lit, LAMP * 2.4, night.x);
+    result = vec4(toned(hazed(lit, place)), 1.0);
 }

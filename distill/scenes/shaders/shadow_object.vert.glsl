@@ -1,7 +1,7 @@
 in vec3 in_position;
 in vec4 i_place;
 in vec4 i_look;
-in vec3 i_shape;
+in vec4 i_shape;
 
 void main() {
     float c = cos(i_look.x), s = sin(i_look.x);

@@ -30,5 +30,16 @@ void main() {
     albedo = mix(albedo, trail.rgb * (1.0 + 0.36 * fine.r * near), trodden * 0.88);
     albedo *= mix(1.0, 0.62, land.w * (1.0 - smoothstep(-0.1, 0.45, place.y)));   // wet sand
 
-    result = vec4(toned(hazed(lighted(albedo, n, sunlit(place, n, 0.0), 1.0), place)), 1.0);
+    if (air.x + air.y > 0.0) albedo = weathered(albedo, place, soft);
+    vec3 lit = lighted(albedo, n, sunlit(place, n, 0.0), 1.0);
+    if (night.y > 0.0) lit += albedo * lamplight(place, 0.0);
+    if (air.x > 0.0) {  // puddles mirror the sky where the ground is level
+        vec3 d = normalize(place - eye.xyz);
+        float puddle = smoothstep(0.05, 0.17, fine.g + 0.6 * broad.r) * smoothstep(0.94, 0.99, soft.y);
+        float mirror = pow(1.0 - max(dot(-d, soft), 0.0), 3.0);
+        vec3 r = reflect(d, vec3(0.0, 1.0, 0.0));
+        lit = mix(lit, sky_gradient(r), air.x * (0.10 + 0.60 * puddle) * mirror);
+        if (night.y > 0.0) lit += lamplight(place, 0.0) * 0.25 * puddle * air.x;
+    }
+    result = vec4(toned(hazed(lit, place)), 1.0);
 }

@@ -2,7 +2,10 @@ in vec3 place;
 out vec4 result;
 uniform sampler2D height_map;
 
-float wave(vec2 p) { return noise_at(p / 34.0).r + 0.45 * noise_at(p / 13.0 + 0.3).r; }
+float wave(vec2 p) {
+    if (eye.w > 0.0) p += vec2(0.55, 0.35) * eye.w;
+    return noise_at(p / 34.0).r + 0.45 * noise_at(p / 13.0 + 0.3).r;
+}
 
 void main() {
     vec3 v = place - eye.xyz;
@@ -22,6 +25,7 @@ void main() {
     float depth = inside ? max(-texture(height_map, uv).r, 0.0) : 9.0;
     vec3 body = mix(shallow.rgb, deep.rgb, 1.0 - exp(-depth * 0.32));
     body *= horizon.w * (0.30 + 0.5 * sun.y) + 0.22 * sun_colour.rgb * sun.y + 0.15;
+    if (night.y > 0.0) body += lamplight(place, 0.0) * 0.10;
     vec3 colour = mix(body, sky_with_clouds(r), mirror * 0.92);
     colour += sun_colour.rgb * pow(max(dot(r, sun.xyz), 0.0), 220.0) * 1.2;
     float foam = smoothstep(0.34, 0.06, depth + 0.30 * (middle - 0.72));
