@@ -1,4 +1,4 @@
-"""Command line: `python -m distill pipeline|render|train|encode|export|evaluate|compare|...`."""
+"""Command line: `python -m distill pipeline|import|data|render|train|export|evaluate|...`."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_making(command)
     _add_measuring(command)
+    _add_data(command)
     starts = command("starts", _starts, "render start frames from a table of places")
     starts.add_argument("--table", type=Path, default=Path("configs/data/starts.yaml"))
     starts.add_argument("--overwrite", action="store_true")
@@ -146,6 +147,19 @@ def _add_measuring(command: Callable[[str, Any, str], argparse.ArgumentParser]) 
     sample.add_argument("--clips", type=int, default=10)
     sample.add_argument("--columns", default="0,1,4,8,16,24,32")
     sample.add_argument("--device")
+
+
+def _add_data(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
+    data = command("data", _data, "look into a clip folder: info, check or view")
+    data.add_argument("what", choices=("info", "check", "view"))
+    data.add_argument("data", type=Path, help="a clip folder")
+    data.add_argument("--json", action="store_true", help="info: as JSON")
+    data.add_argument(
+        "--out", type=Path, help="view: a picture; a plan (.svg) is written beside it"
+    )
+    data.add_argument("--clips", type=int, default=8, help="view: rows")
+    data.add_argument("--columns", type=int, default=6, help="view: frames of each")
+    data.add_argument("--overwrite", action="store_true")
 
 
 def _refuse_to_overwrite(arguments: argparse.Namespace) -> None:
@@ -340,6 +354,30 @@ def _starts(arguments: argparse.Namespace) -> None:
 
     _refuse_to_overwrite(arguments)
     write_starts(arguments.table, arguments.out, Renderer())
+
+
+def _data(arguments: argparse.Namespace) -> None:
+    from distill import clip_facts, clip_view
+    from distill.clips import ClipSet
+
+    if arguments.what == "info" and arguments.json:
+        print(json.dumps(clip_facts.facts(ClipSet(arguments.data)), indent=1))
+    elif arguments.what == "info":
+        print(clip_facts.describe(arguments.data))
+    elif arguments.what == "check":
+        found = list(clip_facts.problems(arguments.data))
+        if found:
+            print("\n".join(found))
+            raise ValueError(f"{arguments.data}: broken in {len(found)} places, listed above")
+        print(f"{arguments.data}: {len(ClipSet(arguments.data))} clips, nothing is broken")
+    else:
+        if arguments.out is None:
+            raise ValueError("view needs --out, a picture to write")
+        _refuse_to_overwrite(arguments)
+        if min(arguments.clips, arguments.columns) < 1:
+            raise ValueError("--clips and --columns must be at least 1")
+        plan = clip_view.view(arguments.data, arguments.out, arguments.clips, arguments.columns)
+        print(f"{arguments.out} and {plan}")
 
 
 def _numbers(text: str, flag: str) -> list[int]:
