@@ -191,8 +191,8 @@ class ClipSet:
     def __init__(self, folder: Path) -> None:
         """Raises ValueError naming the file if the manifest or a shard is missing or damaged."""
         self.folder = folder
-        self.manifest = _read_manifest(folder)
-        self.shards = [_checked_shard(folder, row) for row in self.manifest["shards"]]
+        self.manifest = read_manifest(folder)
+        self.shards = [open_shard(folder, row) for row in self.manifest["shards"]]
         if not self.shards:
             raise ValueError(f"{folder}: the manifest lists no shards")
         lengths = {shard.frames_per_clip for shard in self.shards}
@@ -237,7 +237,8 @@ class ClipSet:
         return shard.one_way[row]
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Raises ValueError if there is none, or one of another format."""
     path = folder / "manifest.json"
     if not path.is_file():
         raise ValueError(f"{folder}: no manifest.json; not a clip folder, or one not finished")
@@ -251,7 +252,12 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _checked_shard(folder: Path, row: Mapping[str, Any]) -> Shard:
+def open_shard(folder: Path, row: Mapping[str, Any]) -> Shard:
+    """The shard of one row of a manifest.
+
+    Raises:
+        ValueError: naming the file if it is missing, damaged or not what the row says.
+    """
     path = folder / row["file"]
     if not path.is_file():
         raise ValueError(f"{path}: listed in the manifest but not there")
@@ -261,4 +267,12 @@ def _checked_shard(folder: Path, row: Mapping[str, Any]) -> Shard:
     return shard
 
 
-__all__ = ["FORMAT", "ClipSet", "Shard", "write_manifest", "write_shard"]
+__all__ = [
+    "FORMAT",
+    "ClipSet",
+    "Shard",
+    "open_shard",
+    "read_manifest",
+    "write_manifest",
+    "write_shard",
+]

@@ -35,7 +35,8 @@ def encode_clips(
     processes.wait()
     if processes.leads:
         manifest = clips.manifest
-        write_manifest(out, source=manifest["source"], licence=manifest["licence"])
+        told = {name: value for name, value in manifest.items() if name not in ("format", "shards")}
+        write_manifest(out, **told)
     processes.wait()
 
 

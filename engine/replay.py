@@ -162,7 +162,15 @@ class Seen:
 
 def trajectory(recording: Recording) -> list[Seen]:
     """The way from the last beginning on; what a branch left behind is not in it."""
-    kept: list[tuple[int, Seen]] = []
+    return trajectories(recording)[-1]
+
+
+def trajectories(recording: Recording) -> list[list[Seen]]:
+    """All ways: a new one with every beginning, and where a branch goes back to before the last one.
+
+    What a branch left behind is in none.
+    """
+    ways: list[list[tuple[int, Seen]]] = []
     counts: dict[int, int] = {}
     shown = 0
     for event in recording.events:
@@ -171,16 +179,18 @@ def trajectory(recording: Recording) -> list[Seen]:
         elif event["event"] == "prompt":
             continue
         elif event["event"] == "branch":
-            kept = [(number, seen) for number, seen in kept if number <= event["to"]]
+            kept = [(number, seen) for number, seen in ways[-1] if number <= event["to"]]
+            ways = [*ways[:-1], kept] if kept else [*ways, []]
         else:
             count = counts[event["number"]] = len(event["frames"])
-            kept = [] if event["event"] == "begin" else kept
+            if event["event"] == "begin":
+                ways.append([])
             cameras = read_cameras(event)
             for index in range(count):
                 camera = cameras[index * len(cameras) // count]
-                kept.append((event["number"], Seen(shown + index, camera)))
+                ways[-1].append((event["number"], Seen(shown + index, camera)))
             shown += count
-    return [seen for _, seen in kept]
+    return [[seen for _, seen in way] for way in ways]
 
 
 def _make(

@@ -26,7 +26,14 @@ from engine.export import export, quaternion, tum_lines
 from engine.loop import GenerationLoop
 from engine.paths import read_poses
 from engine.recording import Recorder
-from engine.replay import Recording, compare, read_recording, replay, trajectory
+from engine.replay import (
+    Recording,
+    compare,
+    read_recording,
+    replay,
+    trajectories,
+    trajectory,
+)
 from engine.saves import SavedGame, StateFormat
 from engine.scene import Scene
 from engine.video import read_video
@@ -362,3 +369,21 @@ def test_a_recording_whose_model_is_gone_says_so(
     model.rename(tmp_path / "moved")
     assert play.main(["--replay", str(tmp_path / "rec")], load_fake) == 2
     assert "its model 'one' is not here; name --model" in capsys.readouterr().err
+
+
+def test_every_beginning_and_every_return_before_it_is_a_way_of_its_own() -> None:
+    def event(kind: str, number: int) -> dict[str, Any]:
+        pose = Viewpoint(x_m=number).camera_from_world().tolist()
+        camera = {"camera_from_world": pose, "intrinsics": {"fx": 0.5, "fy": 0.8}}
+        return {"event": kind, "number": number, "frames": ["digest"], "cameras": [camera]}
+
+    events = [event("begin", 0), event("step", 1), event("step", 2)]
+    events += [{"event": "past", "shows": 1}, {"event": "branch", "to": 1}, event("step", 3)]
+    events += [event("begin", 4), event("step", 5), {"event": "branch", "to": 3}, event("step", 6)]
+    recording = Recording(Path("rec"), {}, tuple(events), complete=True)
+    ways = [
+        [(seen.video_frame, -seen.camera.camera_from_world[0, 3]) for seen in way]
+        for way in trajectories(recording)
+    ]
+    assert ways == [[(0, 0), (1, 1), (4, 3)], [(5, 4), (6, 5)], [(7, 6)]]
+    assert len(trajectory(recording)) == 1
