@@ -1,4 +1,4 @@
-"""Command line: `python -m worldmodel bench [MODEL]`."""
+"""Command line: `python -m worldmodel bench | convert | info`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import json
 import sys
 from pathlib import Path
 
+WAN = Path("configs/model/wan2.1-1.3b.yaml")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; bad input is one line on stderr and exit code 2."""
-    parser = argparse.ArgumentParser(prog="worldmodel", description="Measure world models.")
+    parser = argparse.ArgumentParser(
+        prog="worldmodel", description="Measure and convert world models."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     bench = commands.add_parser("bench", help="how fast a model plays on this machine")
     bench.add_argument("model", type=Path, nargs="?", default=Path("assets/pocket"))
@@ -19,13 +23,60 @@ def main(argv: list[str] | None = None) -> int:
     bench.add_argument("--runtime", choices=["auto", "torch", "openvino"], default="auto")
     bench.add_argument("--frames", type=int, default=60)
     bench.add_argument("--out", type=Path, help="write the result as JSON")
+    bench.set_defaults(run=_bench)
+    _add_convert(commands)
     arguments = parser.parse_args(argv)
     try:
-        _bench(arguments)
-    except (ValueError, FileNotFoundError) as error:
+        arguments.run(arguments)
+    except (ValueError, OSError) as error:
         print(f"worldmodel {arguments.command}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    convert = commands.add_parser("convert", help="Wan checkpoints to model folders, and back")
+    add = convert.add_argument
+    add("source", type=Path, help=".safetensors, .pt, a folder of shards, or a model folder")
+    add("target", type=Path, help="a new model folder; a .safetensors file if SOURCE is one")
+    add("overrides", nargs="*", metavar="key.path=value", help="single values of the config")
+    add("--config", type=Path, default=WAN, help=f"default: {WAN}")
+    add("--decoder", type=Path, metavar="FILE", help="a tiny decoder in the TAEHV layout")
+    add("--dtype", choices=("float32", "bfloat16"), help="default: that of the checkpoint")
+    add("--layout", choices=("wan", "diffusers"), help="of the file written from a model folder")
+    convert.set_defaults(run=_convert)
+    info = commands.add_parser("info", help="what a checkpoint or a model folder is")
+    info.add_argument("path", type=Path)
+    info.set_defaults(run=_info)
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from worldmodel import config as strict
+    from worldmodel import convert
+    from worldmodel.models import WanModelConfig
+
+    if (arguments.source / "model.yaml").is_file():
+        config = convert.export(arguments.source, arguments.target, arguments.layout or "wan")
+        print(f"{arguments.target}: {config.layers} layers, width {config.width}")
+        return
+    if arguments.layout is not None:
+        raise ValueError("--layout is for writing a checkpoint from a model folder")
+    model = strict.load(arguments.config, WanModelConfig, arguments.overrides)
+    dtype = None if arguments.dtype is None else getattr(torch, arguments.dtype)
+    config = convert.convert(
+        arguments.source, arguments.target, model, decoder=arguments.decoder, dtype=dtype
+    )
+    camera = "with" if config.camera else "without"
+    print(f"{arguments.target}: {config.layers} layers, width {config.width}, {camera} cameras")
+    print(f"licence of the weights: {model.playable.licence}")
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    from worldmodel import convert
+
+    print(json.dumps(convert.describe(arguments.path), indent=1))
 
 
 def _bench(arguments: argparse.Namespace) -> None:
