@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 WAN = Path("configs/model/wan2.1-1.3b.yaml")
 
@@ -22,6 +23,9 @@ def main(argv: list[str] | None = None) -> int:
     bench.add_argument("--steps", type=int, help="denoising steps; default: the model's own")
     bench.add_argument("--runtime", choices=["auto", "torch", "openvino"], default="auto")
     bench.add_argument("--frames", type=int, default=60)
+    bench.add_argument("--config", type=Path, help="a Wan model that is not there: its rollouts")
+    bench.add_argument("--random-weights", action="store_true", help="what --config is made of")
+    bench.add_argument("--latents", type=int, default=21, help="of one such rollout")
     bench.add_argument("--out", type=Path, help="write the result as JSON")
     bench.set_defaults(run=_bench)
     _add_convert(commands)
@@ -82,16 +86,32 @@ def _info(arguments: argparse.Namespace) -> None:
 def _bench(arguments: argparse.Namespace) -> None:
     from worldmodel import bench
 
-    result = bench.benchmark(
-        arguments.model,
-        device=arguments.device,
-        steps=arguments.steps,
-        frames=arguments.frames,
-        runtime=arguments.runtime,
-    )
+    if (arguments.config is not None) != arguments.random_weights:
+        raise ValueError("--config and --random-weights belong together; or name a model folder")
+    if arguments.config is not None:
+        result = _bench_rollouts(arguments)
+    else:
+        result = bench.benchmark(
+            arguments.model,
+            device=arguments.device,
+            steps=arguments.steps,
+            frames=arguments.frames,
+            runtime=arguments.runtime,
+        )
     print(json.dumps(result, indent=1))
     if arguments.out is not None:
         bench.write(result, arguments.out)
+
+
+def _bench_rollouts(arguments: argparse.Namespace) -> dict[str, Any]:
+    from worldmodel import bench_rollout
+    from worldmodel import config as strict
+    from worldmodel.models import WanModelConfig
+    from worldmodel.session import choose_device
+
+    steps = [] if arguments.steps is None else [f"playable.rollout.steps={arguments.steps}"]
+    model = strict.load(arguments.config, WanModelConfig, steps)
+    return bench_rollout.benchmark(model, choose_device(arguments.device), arguments.latents)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ class Decoder(Protocol):
         """
         ...
 
-    def encode_start(self, frames: Tensor) -> Tensor:
+    def encode_start(self, frames: Tensor, /) -> Tensor:
         """The latent [1 1 p c] of a start picture [1 3 H W] in [-1, 1]."""
         ...
 
