@@ -1,4 +1,4 @@
-"""Command line: `python -m worldmodel bench | convert | info`."""
+"""Command line: `python -m worldmodel bench | convert | prompt | info`."""
 
 from __future__ import annotations
 
@@ -49,6 +49,15 @@ def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--dtype", choices=("float32", "bfloat16"), help="default: that of the checkpoint")
     add("--layout", choices=("wan", "diffusers"), help="of the file written from a model folder")
     convert.set_defaults(run=_convert)
+    prompt = commands.add_parser("prompt", help="store a prompt for a Wan model")
+    prompt.add_argument("model", type=Path)
+    prompt.add_argument("text")
+    source = prompt.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--umt5", type=Path, metavar="DIR", help="with tokenizer/ and text_encoder/"
+    )
+    source.add_argument("--embeddings", type=Path, metavar="FILE", help="a .safetensors file")
+    prompt.set_defaults(run=_prompt)
     info = commands.add_parser("info", help="what a checkpoint or a model folder is")
     info.add_argument("path", type=Path)
     info.set_defaults(run=_info)
@@ -75,6 +84,19 @@ def _convert(arguments: argparse.Namespace) -> None:
     camera = "with" if config.camera else "without"
     print(f"{arguments.target}: {config.layers} layers, width {config.width}, {camera} cameras")
     print(f"licence of the weights: {model.playable.licence}")
+
+
+def _prompt(arguments: argparse.Namespace) -> None:
+    from worldmodel import models, prompts
+
+    book = models.open_prompts(arguments.model)
+    if arguments.umt5 is None:
+        embeddings = prompts.read_embeddings(arguments.embeddings)
+    else:
+        from worldmodel import text_encoder
+
+        embeddings = text_encoder.encode_prompt(arguments.umt5, arguments.text, book.tokens)
+    print(f"{book.store(arguments.text, embeddings)}: {len(embeddings)} embeddings")
 
 
 def _info(arguments: argparse.Namespace) -> None:

@@ -152,6 +152,18 @@ def stored_kind(folder: Path, name: str) -> str | None:
     return None
 
 
+def read_config(folder: Path, name: str, cls: type[C]) -> C:
+    """The config that the shards `name`-i-of-n carry.
+
+    Raises:
+        ValueError: if there are none, or damaged ones.
+    """
+    for path in sorted(folder.glob(f"{name}-1-of-*.safetensors")):
+        metadata, _ = _read(path, with_tensors=False)
+        return strict.build(json.loads(metadata["config"]), cls, where=str(path))
+    raise ValueError(f"{folder}: no {name} here")
+
+
 def save_module(
     folder: Path, name: str, module: nn.Module, config: Any, dtype: torch.dtype
 ) -> list[Path]:

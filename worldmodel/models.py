@@ -15,6 +15,7 @@ from worldmodel.checkpoint import (
     assign,
     load_model,
     load_tensors,
+    read_config,
     read_playable,
     stored_kind,
 )
@@ -95,6 +96,17 @@ def random_model(config: WanModelConfig, seed: int = 0) -> Playable:
         return torch.zeros(1, wan.text_tokens, wan.text_width)
 
     return Playable(config.playable, decoder.eval(), transformer.eval(), read)
+
+
+def open_prompts(folder: Path) -> PromptFolder:
+    """The prompts of a Wan model folder.
+
+    Raises:
+        ValueError: if there is no Wan model.
+    """
+    if stored_kind(folder, "transformer") != KIND:
+        raise ValueError(f"{folder}: no Wan model here")
+    return prompt_folder(folder, read_config(folder, "transformer", WanConfig))
 
 
 def prompt_folder(folder: Path, config: WanConfig) -> PromptFolder:
