@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,8 +42,11 @@ class RolloutConfig:
     shift: float
     solver: Solver = "euler"  # "consistency" for models distilled to jump to the end of the path
     commit: Commit = "clean"  # "own" for models trained to remember their last denoising step
+    block_frames: int = 1  # latents that are made together and see each other
 
     def __post_init__(self) -> None:
+        if self.block_frames < 1:
+            raise ValueError(f"block_frames must be at least 1, got {self.block_frames}")
         if self.steps < 1 or self.first_frame_steps < 1:
             raise ValueError(
                 f"steps must be at least 1, got {self.steps}, {self.first_frame_steps}"
@@ -90,12 +93,7 @@ def save_model(
         old.unlink()
     files = save_module(folder, "autoencoder", autoencoder, autoencoder.config, dtype)
     files += save_module(folder, "transformer", transformer, transformer.config, dtype)
-    tree = strict.to_plain(playable) | {"sha256": {path.name: _digest(path) for path in files}}
-    temporary = folder / "model.yaml.tmp"
-    temporary.write_text(
-        yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
-    temporary.replace(folder / "model.yaml")
+    write_playable(folder, playable, files)
 
 
 def load_model(folder: Path) -> tuple[PlayableConfig, Autoencoder, WorldTransformer]:
@@ -105,13 +103,9 @@ def load_model(folder: Path) -> tuple[PlayableConfig, Autoencoder, WorldTransfor
         ValueError: naming the file and what is wrong with it.
         FileNotFoundError: if the folder holds no model.
     """
-    if not (folder / "model.yaml").is_file():
-        raise FileNotFoundError(f"{folder}: no model here (it has no model.yaml)")
-    playable = strict.load(folder / "model.yaml", PlayableConfig)
-    if not playable.sha256:
-        raise ValueError(f"{folder / 'model.yaml'}: sha256: lists no weights files")
-    for name, digest in playable.sha256.items():
-        _check_digest(folder / name, digest)
+    playable = read_playable(folder)
+    if stored_kind(folder, "transformer") is not None:
+        raise ValueError(f"{folder}: a Wan model can be played, but not evaluated or trained here")
     ae_config, ae_weights = load_tensors(folder, "autoencoder", AutoencoderConfig)
     config, weights = load_tensors(folder, "transformer", TransformerConfig)
     if config.grid != ae_config.grid or config.latent_channels != ae_config.latent_channels:
@@ -120,6 +114,54 @@ def load_model(folder: Path) -> tuple[PlayableConfig, Autoencoder, WorldTransfor
     assign(autoencoder, ae_weights, f"{folder}: autoencoder")
     assign(transformer, weights, f"{folder}: transformer")
     return playable, autoencoder.eval(), transformer.eval()
+
+
+def read_playable(folder: Path) -> PlayableConfig:
+    """`model.yaml`, after all weights files that it lists were checked.
+
+    Raises:
+        ValueError: naming the file that is missing or damaged.
+        FileNotFoundError: if the folder holds no model.
+    """
+    if not (folder / "model.yaml").is_file():
+        raise FileNotFoundError(f"{folder}: no model here (it has no model.yaml)")
+    playable = strict.load(folder / "model.yaml", PlayableConfig)
+    if not playable.sha256:
+        raise ValueError(f"{folder / 'model.yaml'}: sha256: lists no weights files")
+    for name, digest in playable.sha256.items():
+        _check_digest(folder / name, digest)
+    return playable
+
+
+def write_playable(folder: Path, playable: PlayableConfig, files: Iterable[Path]) -> None:
+    """Write `model.yaml` for the weights `files` in `folder`."""
+    tree = strict.to_plain(playable) | {"sha256": {path.name: _digest(path) for path in files}}
+    temporary = folder / "model.yaml.tmp"
+    temporary.write_text(
+        yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
+    temporary.replace(folder / "model.yaml")
+
+
+def stored_kind(folder: Path, name: str) -> str | None:
+    """The `kind` of network in the shards `name`-i-of-n; None if it has none, or is not there."""
+    for path in sorted(folder.glob(f"{name}-1-of-*.safetensors")):
+        metadata, _ = _read(path, with_tensors=False)
+        kind = json.loads(metadata.get("config", "{}")).get("kind")
+        return None if kind is None else str(kind)
+    return None
+
+
+def read_config(folder: Path, name: str, cls: type[C]) -> C:
+    """The config that the shards `name`-i-of-n carry.
+
+    Raises:
+        ValueError: if there are none, or damaged ones.
+    """
+    for path in sorted(folder.glob(f"{name}-1-of-*.safetensors")):
+        metadata, _ = _read(path, with_tensors=False)
+        return strict.build(json.loads(metadata["config"]), cls, where=str(path))
+    raise ValueError(f"{folder}: no {name} here")
 
 
 def save_module(
@@ -141,8 +183,12 @@ def save_module(
     return paths
 
 
-def load_tensors(folder: Path, name: str, cls: type[C]) -> tuple[C, dict[str, Tensor]]:
-    """The config and all tensors (float32) of the shards `name`-i-of-n in `folder`.
+def load_tensors(
+    folder: Path, name: str, cls: type[C], *, keep_dtype: bool = False
+) -> tuple[C, dict[str, Tensor]]:
+    """The config and all tensors of the shards `name`-i-of-n in `folder`.
+
+    Float32; or, with `keep_dtype`, as they are stored and only read from disk when they are used.
 
     Raises:
         ValueError: naming the file that is missing, truncated or damaged.
@@ -157,23 +203,26 @@ def load_tensors(folder: Path, name: str, cls: type[C]) -> tuple[C, dict[str, Te
         path = folder / f"{name}-{index}-of-{count}.safetensors"
         metadata, part = _read(path)
         config = strict.build(json.loads(metadata["config"]), cls, where=str(path))
-        tensors |= {key: value.float() for key, value in part.items()}
+        tensors |= part if keep_dtype else {key: value.float() for key, value in part.items()}
     assert config is not None
     return config, tensors
 
 
-def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
+def _read(path: Path, *, with_tensors: bool = True) -> tuple[Mapping[str, str], dict[str, Tensor]]:
     if not path.is_file():
         raise ValueError(f"{path}: missing weights file")
     try:
         with safe_open(path, "pt") as file:
-            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            names = file.keys() if with_tensors else []
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged or truncated weights ({error})") from error
 
 
-def assign(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Load `tensors` into `module`, strictly.
+def assign(
+    module: nn.Module, tensors: dict[str, Tensor], where: str, *, replace_parameters: bool = False
+) -> None:
+    """Load `tensors` into `module`, strictly; `replace_parameters` keeps their type and copies nothing.
 
     Raises:
         ValueError: starting with `where`, naming every key that is missing, unexpected or mis-shaped.
@@ -188,7 +237,7 @@ def assign(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
                 f"{where}: {key} has shape {tuple(value.shape)}, expected"
                 f" {tuple(expected[key].shape)}"
             )
-    module.load_state_dict(tensors)
+    module.load_state_dict(tensors, assign=replace_parameters)
 
 
 def _shard(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:

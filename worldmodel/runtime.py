@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,21 +17,32 @@ from worldmodel.types import Runtime, RuntimeChoice
 MOST_BLOB_FOLDERS = 4  # of about 100 MB each; the ones used longest ago go first
 
 
-def choose_runtime(choice: RuntimeChoice, device: torch.device) -> Runtime:
+def choose_runtime(
+    choice: RuntimeChoice,
+    device: torch.device,
+    computes: Sequence[Runtime] = ("torch", "openvino"),
+) -> Runtime:
     """The named runtime; "auto": OpenVINO where it is installed and this CPU has wide vectors.
 
+    `computes`: those that the model can run on.
+
     Raises:
-        ValueError: if the named one is not installed, or does not compute on `device`.
+        ValueError: if the named one is not installed, or does not compute on `device` or this model.
     """
     installed = importlib.util.find_spec("openvino") is not None
     if choice == "openvino":
+        if choice not in computes:
+            raise ValueError(
+                "runtime openvino does not compute this kind of model: --runtime torch"
+            )
         if device.type != "cpu":
             raise ValueError(f"runtime openvino computes on the CPU, not on {device}: --device cpu")
         if not installed:
             raise ValueError("runtime openvino is not installed: pip install -e '.[openvino]'")
         return "openvino"
     wide = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-    faster = choice == "auto" and installed and device.type == "cpu" and wide
+    possible = installed and device.type == "cpu" and "openvino" in computes
+    faster = choice == "auto" and possible and wide
     return "openvino" if faster else "torch"
 
 

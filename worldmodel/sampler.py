@@ -62,6 +62,8 @@ class NetworkConfig(Protocol):
     def latent_channels(self) -> int: ...
     @property
     def metres_per_unit(self) -> float: ...
+    @property
+    def vocabulary(self) -> tuple[str, ...]: ...
 
 
 class Network(Protocol):
@@ -70,10 +72,14 @@ class Network(Protocol):
     @property
     def config(self) -> NetworkConfig: ...
 
-    @property
-    def __call__(self) -> Callable[..., Tensor]:
-        """Velocities of (latents, sigma, words, places, kernels)."""
-        ...
+    def __call__(
+        self,
+        latents: Tensor,
+        sigma: Tensor,
+        words: Tensor,
+        places: Places,
+        attend: Sequence[Attend],
+    ) -> Tensor: ...
 
     def last_keys_values(
         self,
@@ -116,7 +122,8 @@ class Decoder(Protocol):
     @property
     def config(self) -> DecoderConfig: ...
 
-    frames_per_latent: int
+    @property
+    def frames_per_latent(self) -> int: ...
 
     def render(self, latents: Tensor) -> Tensor:
         """Pixels, uint8 [f * frames_per_latent H W 3], of the next latents [1 f p c] of a world.
@@ -125,7 +132,7 @@ class Decoder(Protocol):
         """
         ...
 
-    def encode_start(self, frames: Tensor) -> Tensor:
+    def encode_start(self, frames: Tensor, /) -> Tensor:
         """The latent [1 1 p c] of a start picture [1 3 H W] in [-1, 1]."""
         ...
 

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodel import flow, prope, rope
+from worldmodel import flow
 from worldmodel.attention import mix_by_matmul, mix_fused
-from worldmodel.autoencoder import Autoencoder, frames_to_float
-from worldmodel.checkpoint import PlayableConfig, load_model
+from worldmodel.autoencoder import frames_to_float
+from worldmodel.checkpoint import PlayableConfig
 from worldmodel.cuda_graph import CudaGraph
 from worldmodel.kv_cache import KVCache
+from worldmodel.models import load_playable
 from worldmodel.runtime import blob_folder, choose_runtime, fastest_dtype
-from worldmodel.sampler import Sampler, sample
+from worldmodel.sampler import Decoder, Network, NetworkConfig, Sampler, sample
 from worldmodel.stopwatch import Stopwatch
-from worldmodel.transformer import TransformerConfig, WorldTransformer, prompt_words
+from worldmodel.transformer import WorldTransformer, read_words
 from worldmodel.types import (
     Camera,
     GeneratorSpec,
@@ -59,36 +61,38 @@ def _gpu_memory_for(what: str) -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Pending:
-    """A frame that was shown but whose keys and values are not in the cache yet."""
+    """Frames that were shown but whose keys and values are not in the cache yet."""
 
-    latent: Tensor
+    latent: Tensor  # [1 n p c]
     places: tuple[Tensor, ...]
-    slot: int
+    slots: list[int]
     own: bool  # its last denoising step has what memory needs; else it is committed clean
 
 
 class WorldSession:
-    """Generates one frame per camera."""
+    """Generates a block of latent frames per step, one for each camera; mostly a block is one."""
 
     _pending: _Pending | None
-    _view: Camera | None  # what `_shown`, the newest frame, was seen from
+    _view: Camera | None  # what the newest frame of `_shown` was seen from
     _shown: NDArray[np.uint8]
 
     @_gpu_memory_for("this model")
     def __init__(
         self,
         playable: PlayableConfig,
-        autoencoder: Autoencoder,
-        transformer: WorldTransformer,
+        autoencoder: Decoder,
+        transformer: Network,
         device: torch.device,
         dtype: torch.dtype,
         capture: bool | None = None,
         runtime: Runtime = "torch",
         tell: Callable[[str], None] | None = None,
+        read_prompt: Callable[[str], Tensor] | None = None,
     ) -> None:
         """`capture`: replay CUDA graphs; None: whenever the device is a CUDA one.
 
-        `tell` hears what takes long.
+        `tell` hears what takes long. `read_prompt`: what the transformer is given of a prompt; None:
+        the words of its vocabulary.
 
         Raises:
             ValueError: if the memory of the GPU is too small.
@@ -97,8 +101,10 @@ class WorldSession:
         self.device, self.dtype, self.runtime = device, dtype, runtime
         eager = runtime == "torch"
         weights = dtype if eager else torch.float32  # others are given float32 to compile
-        self._transformer: WorldTransformer = prepare(transformer, device, weights)
-        self._autoencoder: Autoencoder = prepare(autoencoder, device, weights)
+        self._transformer: Network = prepare(transformer, device, weights)
+        self._autoencoder: Decoder = prepare(autoencoder, device, weights)
+        self._read_prompt = read_prompt or _vocabulary(transformer)
+        self._block = playable.rollout.block_frames
         config = transformer.config
         self._cache = KVCache(
             playable.cache,
@@ -109,7 +115,7 @@ class WorldSession:
             head_width=config.head_width,
             dtype=dtype,
             device=device,
-            block_frames=1 if eager else 0,
+            block_frames=self._block if eager else 0,
         )
         self._noise = torch.Generator()
         self._stopwatch = Stopwatch(device)
@@ -135,8 +141,8 @@ class WorldSession:
             width_px=ae.width_px,
             intrinsics=playable.intrinsics,
             limits=playable.limits,
-            cameras_per_step=1,
-            frames_per_step=1,
+            cameras_per_step=self._block,
+            frames_per_step=self._block * self._autoencoder.frames_per_latent,
             frames_per_second=playable.frames_per_second,
             weights=playable.digest,
             steps=playable.rollout.steps,
@@ -145,7 +151,7 @@ class WorldSession:
         )
 
     @property
-    def transformer_config(self) -> TransformerConfig:
+    def transformer_config(self) -> NetworkConfig:
         return self._transformer.config
 
     def set_rate(self, frames_per_second: float) -> None:
@@ -159,7 +165,7 @@ class WorldSession:
         self.playable = replace(self.playable, frames_per_second=frames_per_second)
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Pixels, uint8 [1 H W 3], of latent [1 1 p c]; a captured graph overwrites them."""
+        """Pixels, uint8 [n H W 3], of a block [1 f p c]; a captured graph overwrites them."""
         with torch.inference_mode():
             return self._decode(latent)
 
@@ -168,6 +174,8 @@ class WorldSession:
     def reset(self, start: Start, camera: Camera) -> NDArray[np.uint8]:
         """Begin a world at `camera`, from the picture of `start` or from noise.
 
+        Without a picture the whole first block is seen from `camera`; its last frame is returned.
+
         Raises:
             ValueError: if the picture has another size, the prompt an unknown word, or the GPU too
                 little memory.
@@ -175,35 +183,41 @@ class WorldSession:
         self._stopwatch.start()
         self._noise.manual_seed(start.seed)
         self._begin(camera.camera_from_world, start.prompt)
-        places = self._places(camera)
+        cameras = [camera] * (self._block if start.image is None else 1)
+        places = self._places(cameras)
         if start.image is None:
             steps = self.playable.rollout.first_frame_steps
             latent = self._sample(places, steps)
         else:
             latent = self._encode(start.image)
-        return self._show(latent, places, camera, sampled=start.image is None)[0]
+        self._show(latent, places, camera, sampled=start.image is None)
+        self._shown = self._shown[-1:]
+        return self._shown[0].copy()
 
     @_gpu_memory_for("a frame")
     @torch.inference_mode()
     def step(self, cameras: Sequence[Camera]) -> NDArray[np.uint8]:
-        """The frame seen from the one camera in `cameras`: uint8 (1, H, W, 3).
+        """The frames seen from `cameras`, one for each latent of a block: uint8 (n, H, W, 3).
 
         In a world where nothing moves by itself, a camera that has not moved gets the frame it got: a
         model that imagined the same view again and again would drift away from it.
 
         Raises:
-            ValueError: if there is not exactly one camera, or the GPU has too little memory.
+            ValueError: if there are not as many cameras as the model makes latents in a step, or the
+                GPU has too little memory.
         """
-        (camera,) = _exactly_one(cameras)
-        if self.playable.static_world and self._view is not None and _same(camera, self._view):
+        if len(cameras) != self._block:
+            wanted = f"{self._block} camera{'s' * (self._block > 1)}"
+            raise ValueError(f"this model takes {wanted} per step, got {len(cameras)}")
+        if self._rests(cameras):
             self._times = None
-            return self._shown.copy()
+            return np.repeat(self._shown[-1:], self.spec.frames_per_step, axis=0)
         self.settle()
         self._stopwatch.start()
-        self._move_anchor_if_far(camera.camera_from_world)
-        places = self._places(camera)
+        self._move_anchor_if_far(cameras[0].camera_from_world)
+        places = self._places(cameras)
         latent = self._sample(places, self.playable.rollout.steps)
-        return self._show(latent, places, camera, sampled=True)
+        return self._show(latent, places, cameras[-1], sampled=True)
 
     @_gpu_memory_for("a frame")
     @torch.inference_mode()
@@ -212,12 +226,14 @@ class WorldSession:
         if self._pending is None:
             return
         pending, self._pending = self._pending, None
-        slot = torch.tensor([pending.slot], device=self.device)
+        slots = torch.tensor(pending.slots, device=self.device)
         if pending.own:
-            self._commit_own(slot)
-        else:
-            inputs = (pending.latent, self._level(0.0), slot, self._words, *pending.places)
-            self._commit(*inputs)
+            self._commit_own(slots)
+            return
+        # a start picture is one latent, also where a block is more than was captured
+        commit = self._commit if len(slots) == self._block else self._sampler.commit
+        clean = self._level(0.0, len(slots))
+        commit(pending.latent, clean, slots, self._words, *pending.places)
 
     def set_prompt(self, prompt: str) -> None:
         """Change the words from the next frame on; a resting camera gets a new frame, too.
@@ -225,9 +241,10 @@ class WorldSession:
         Raises:
             ValueError: naming the words that the model does not know.
         """
-        words = self._read(prompt)
+        read = self._read_prompt(prompt).to(self.device)
         self.settle()  # the frame on show was made with the old words
-        self._words = words
+        self._prompt = read
+        self._words = self._transformer.condition(read)
         self._view = None
 
     def times(self) -> StepTimes | None:
@@ -240,7 +257,8 @@ class WorldSession:
             "model": self.playable.name,
             "cache": {key: value.cpu() for key, value in self._cache.state().items()},
             "noise": self._noise.get_state(),
-            "words": self._words.cpu(),
+            "words": self._prompt.cpu(),
+            "decoder": self._autoencoder.state(),
             "anchor": self._anchor_from_world.copy(),
             "frame": self._frame,
             "time": self._time,
@@ -261,7 +279,9 @@ class WorldSession:
             )
         self._cache.load_state(state["cache"])
         self._noise.set_state(state["noise"])
-        self._words = state["words"].to(self.device)
+        self._prompt = state["words"].to(self.device)
+        self._words = self._transformer.condition(self._prompt)
+        self._autoencoder.load_state(state.get("decoder", {}))  # older saves have none
         self._anchor_from_world = state["anchor"].copy()
         self._frame, self._time = state["frame"], state["time"]
         self._shown = state["shown"].copy()
@@ -270,18 +290,16 @@ class WorldSession:
 
     def _begin(self, anchor_from_world: NDArray[np.float64], prompt: str) -> None:
         check_rigid(anchor_from_world)
-        self._words = self._read(prompt)
+        self._prompt = self._read_prompt(prompt).to(self.device)
+        self._words = self._transformer.condition(self._prompt)
         self._cache.reset()
+        self._autoencoder.reset()
         self._anchor_from_world = anchor_from_world.copy()
         self._frame = 0  # frames committed or pending since the world began
         self._time = 0  # frames since the anchor was set
         self._pending = None
         self._view = None
         self._shown = np.zeros((0,), np.uint8)
-
-    def _read(self, prompt: str) -> Tensor:
-        words = prompt_words(self._transformer.config.vocabulary, prompt) or [0.0]
-        return torch.tensor([words], dtype=torch.float32, device=self.device)
 
     def _encode(self, image: NDArray[np.uint8]) -> Tensor:
         config = self._autoencoder.config
@@ -291,28 +309,25 @@ class WorldSession:
                 f" {image.dtype} {'x'.join(map(str, image.shape))}"
             )
         frames = frames_to_float(torch.from_numpy(image.copy())[None].to(self.device))
-        return self._autoencoder.encode(frames)[:, None]
+        return self._autoencoder.encode_start(frames)
 
-    def _places(self, camera: Camera) -> tuple[Tensor, ...]:
+    def _places(self, cameras: Sequence[Camera]) -> tuple[Tensor, ...]:
         world_from_anchor = np.linalg.inv(self._anchor_from_world)
-        lens = camera.intrinsics
-        pose = torch.from_numpy(camera.camera_from_world @ world_from_anchor)
-        intrinsics = torch.tensor([[[lens.fx, lens.fy, lens.cx, lens.cy]]])
-        time = torch.tensor([[float(self._time)]], device=self.device)
-        device_pose = pose[None, None]
-        matrix, inverse = prope.projections(
-            device_pose, intrinsics, self._transformer.config.metres_per_unit
+        poses = np.stack([camera.camera_from_world @ world_from_anchor for camera in cameras])
+        intrinsics = torch.tensor([[astuple(camera.intrinsics) for camera in cameras]])
+        times = self._time + torch.arange(len(cameras), dtype=torch.float32)
+        geometry = self._transformer.geometry(
+            torch.from_numpy(poses)[None], intrinsics, times[None]
         )
-        model = self._transformer
-        angle = rope.angles(time, model.time_frequencies, model.space_angles)
-        return matrix.to(self.device), inverse.to(self.device), angle.cos(), angle.sin()
+        return geometry.tensors()
 
     def _sample(self, places: tuple[Tensor, ...], steps: int) -> Tensor:
         config, rollout = self._transformer.config, self.playable.rollout
-        shape = (1, 1, config.tokens_per_frame, config.latent_channels)
+        shape = (1, self._block, config.tokens_per_frame, config.latent_channels)
 
         def denoise(latent: Tensor, now: float, to: float) -> Tensor:
-            return self._denoise(latent, self._level(now), self._level(to), self._words, *places)
+            levels = self._level(now, self._block), self._level(to, self._block)
+            return self._denoise(latent, *levels, self._words, *places)
 
         def fresh_noise() -> Tensor:
             return torch.randn(shape, generator=self._noise).to(self.device)
@@ -325,11 +340,14 @@ class WorldSession:
         self, latent: Tensor, places: tuple[Tensor, ...], camera: Camera, *, sampled: bool
     ) -> NDArray[np.uint8]:
         own = sampled and self.playable.rollout.commit == "own"
-        self._pending = _Pending(latent, places, self.playable.cache.slot(self._frame), own)
-        self._frame += 1
-        self._time += 1
+        count = latent.shape[1]
+        slots = [self.playable.cache.slot(self._frame + nth) for nth in range(count)]
+        self._pending = _Pending(latent, places, slots, own)
+        self._frame += count
+        self._time += count
         self._stopwatch.mark()
-        pixels = self._decode(latent)
+        decode = self._decode if count == self._block else self._sampler.decode
+        pixels = decode(latent)
         self._stopwatch.mark()
         self._shown = pixels.cpu().numpy()
         self._stopwatch.mark()
@@ -337,8 +355,16 @@ class WorldSession:
         self._view = camera
         return self._shown.copy()
 
-    def _level(self, sigma: float) -> Tensor:
-        return torch.full((1, 1), sigma, device=self.device)
+    def _rests(self, cameras: Sequence[Camera]) -> bool:
+        view = self._view
+        return (
+            self.playable.static_world
+            and view is not None
+            and all(_same(camera, view) for camera in cameras)
+        )
+
+    def _level(self, sigma: float, frames: int) -> Tensor:
+        return torch.full((1, frames), sigma, device=self.device)
 
     def _move_anchor_if_far(self, camera_from_world: NDArray[np.float64]) -> None:
         camera_from_anchor = camera_from_world @ np.linalg.inv(self._anchor_from_world)
@@ -358,13 +384,14 @@ class WorldSession:
     @torch.inference_mode()
     def _capture(self) -> None:
         frame = self._example()
-        slot = torch.zeros(1, dtype=torch.long, device=self.device)
+        slots = torch.arange(self._block, device=self.device)
         latent, level, _, *rest = frame
         self._denoise = CudaGraph(self._denoise, frame)
-        self._commit = CudaGraph(self._commit, (latent, level, slot, *rest))
-        self._commit_own = CudaGraph(self._commit_own, (slot,))
+        self._commit = CudaGraph(self._commit, (latent, level, slots, *rest))
+        self._commit_own = CudaGraph(self._commit_own, (slots,))
         self._decode = CudaGraph(self._decode, (latent,))
         self._cache.reset()
+        self._autoencoder.reset()
 
     def _compile(self, tell: Callable[[str], None] | None) -> None:
         from worldmodel.openvino_sampler import OpenVinoSampler  # an optional extra
@@ -378,10 +405,10 @@ class WorldSession:
 
     def _example(self) -> tuple[Tensor, ...]:
         """Inputs of `Sampler.denoise`."""
-        config, level = self._transformer.config, self._level(1.0)
-        shape = (1, 1, config.tokens_per_frame, config.latent_channels)
+        config, level = self._transformer.config, self._level(1.0, self._block)
+        shape = (1, self._block, config.tokens_per_frame, config.latent_channels)
         latent = torch.zeros(shape, device=self.device)
-        places = self._places(Camera(np.eye(4), self.playable.intrinsics))
+        places = self._places([Camera(np.eye(4), self.playable.intrinsics)] * self._block)
         return latent, level, level.clone(), self._words, *places
 
 
@@ -402,22 +429,24 @@ def load_session(
     Raises:
         ValueError, FileNotFoundError: one clear line about what is wrong.
     """
-    playable, autoencoder, transformer = load_model(folder)
+    model = load_playable(folder)
+    playable = model.playable
     if steps is not None:
         rollout = replace(playable.rollout, steps=steps)
         playable = replace(playable, rollout=rollout)
     if frames_per_second is not None:
         playable = replace(playable, frames_per_second=frames_per_second)
     chosen = choose_device(device)
-    computing = choose_runtime(runtime, chosen)
+    computing = choose_runtime(runtime, chosen, model.runs_on)
     return WorldSession(
         playable,
-        autoencoder,
-        transformer,
+        model.decoder,
+        model.transformer,
         chosen,
         fastest_dtype(chosen, computing),
         runtime=computing,
         tell=tell,
+        read_prompt=model.read_prompt,
     )
 
 
@@ -458,7 +487,6 @@ def _camera(numbers: dict[str, Any]) -> Camera:
     return Camera(numbers["pose"].copy(), Intrinsics(*numbers["lens"]))
 
 
-def _exactly_one(cameras: Sequence[Camera]) -> Sequence[Camera]:
-    if len(cameras) != 1:
-        raise ValueError(f"this model takes 1 camera per step, got {len(cameras)}")
-    return cameras
+def _vocabulary(transformer: Network) -> Callable[[str], Tensor]:
+    assert isinstance(transformer, WorldTransformer), "other models come with their prompt reader"
+    return partial(read_words, transformer.config.vocabulary)

@@ -345,6 +345,15 @@ def prompt_words(vocabulary: Sequence[str], prompt: str) -> list[float]:
     return [float(word in parts) for word in vocabulary]
 
 
+def read_words(vocabulary: Sequence[str], prompt: str) -> Tensor:
+    """A prompt as the network takes it, [1 v]; a network without words gets one zero.
+
+    Raises:
+        ValueError: naming words that are not known.
+    """
+    return torch.tensor([prompt_words(vocabulary, prompt) or [0.0]], dtype=torch.float32)
+
+
 def _rms_norm(x: Tensor, gain: Tensor) -> Tensor:
     return functional.rms_norm(x.float(), x.shape[-1:], gain.float(), 1e-6)
 

@@ -1,10 +1,10 @@
-"""Wan2.1's video transformer (arXiv 2503.20314), played frame by frame: text and cameras in, velocities out.
+"""Wan2.1's video transformer (arXiv 2503.20314), played frame by frame.
 
-The interfaces are those of `transformer.py`, so cache, attention kernels, sampler and session are shared.
-Published weights keep their layout: `wan_keys.py` only renames them. What differs from the shipped
-world's transformer: rotary positions fill every head, text enters through cross-attention, and the camera
-is a second branch of self-attention with an output projection of its own. That projection starts at
-zero, so a pretrained model keeps its behaviour (minWM, github.com/shengshu-ai/minWM; PRoPE,
+The interfaces are those of `transformer.py`, so cache, attention kernels, sampler and session are
+shared. Published weights keep their layout: `wan_keys.py` only renames them. What differs from the
+shipped world's transformer: rotary positions fill every head, text enters through cross-attention, and
+the camera is a second branch of self-attention with an output projection of its own. That projection
+starts at zero, so a pretrained model keeps its behaviour (minWM, github.com/shengshu-ai/minWM; PRoPE,
 arXiv 2507.10496). Both branches are heads of one attention call and of one cache.
 
 A latent here is tokens [b f p c]: the autoencoder's channels of 2x2 places are one token's c = 4 * 16.
@@ -30,11 +30,12 @@ from worldmodel.transformer import Geometry, Places, geometry_of
 
 PATCH = 2  # places on each side of a token
 EPSILON = 1e-6
+KIND: Literal["wan"] = "wan"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WanConfig:
-    kind: Literal["wan"] = "wan"
+    kind: Literal["wan"] = KIND
     vae_channels: int
     grid: tuple[int, int]  # rows and columns of tokens, each 2x2 places of the autoencoder
     width: int
@@ -71,6 +72,11 @@ class WanConfig:
         return self.grid[0] * self.grid[1]
 
     @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """None: prompts are free text, read from embeddings (`prompts.py`)."""
+        return ()
+
+    @property
     def rotary(self) -> RotaryConfig:
         """Wan gives a third of a head to height and to width each, and what is left to time."""
         space = self.head_width // 6
@@ -86,8 +92,8 @@ class WanConfig:
 class WanPlaces:
     """`Places` of both branches, side by side as heads: the rotary ones, then the projective ones.
 
-    Wan pairs neighbouring channels, and PRoPE as minWM trained it takes four neighbours. Queries and keys
-    are reordered alike, which no score notices; values come back in their own order.
+    Wan pairs neighbouring channels, and PRoPE as minWM trained it takes four neighbours. Queries and
+    keys are reordered alike, which no score notices; values come back in their own order.
     """
 
     def __init__(self, geometry: Geometry, *, camera: bool) -> None:
@@ -144,9 +150,7 @@ class WanBlock(nn.Module):
     ) -> Tensor:
         """x [b f p m], shared modulation [b f 6 m], text keys and values [b 2 s m] -> [b f p m]."""
         table = self._modulation(shared)
-        x = _gated(
-            x, self._attention(_modulate(x, table[0], table[1]), places, attend), table[2]
-        )
+        x = _gated(x, self._attention(_modulate(x, table[0], table[1]), places, attend), table[2])
         x = x + self._read(self._text_normed(x), text)
         return _gated(x, self._mlp(_modulate(x, table[3], table[4])), table[5])
 
@@ -181,7 +185,8 @@ class WanBlock(nn.Module):
         """All tokens attend to all of the prompt, the zeros after its end included, as trained."""
         q = self._split(_rms_norm(self.text_q(x), self.text_q_gain)).flatten(1, 2)
         k, v = (self._split(part) for part in text.to(x.dtype).unbind(1))
-        mixed = scaled_dot_product_attention(*(y.transpose(1, 2) for y in (q, k, v)))
+        q, k, v = (y.transpose(1, 2) for y in (q, k, v))
+        mixed = scaled_dot_product_attention(q, k, v)
         return self.text_o(rearrange(mixed, "b a (f p) d -> b f p (a d)", f=x.shape[1]))
 
     def _text_normed(self, x: Tensor) -> Tensor:

@@ -77,7 +77,8 @@ def their_name(name: str, layout: Layout) -> str:
     """What one of our tensors is called in another layout."""
     if layout == "ours":
         return name
-    column, prefix, rows = LAYOUTS.index(layout), "", OUTER
+    column, prefix = LAYOUTS.index(layout), ""
+    rows: tuple[tuple[str, str, str], ...] = OUTER
     if name.startswith("blocks."):
         _, index, name = name.split(".", 2)
         prefix, rows = f"blocks.{index}.", IN_BLOCK

@@ -16,6 +16,7 @@ from distill.trajectories import TrajectoriesConfig
 from engine.settings import PlayConfig
 from worldmodel import config
 from worldmodel.checkpoint import PlayableConfig
+from worldmodel.models import WanModelConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -210,6 +211,8 @@ def test_to_plain_is_the_inverse_of_build_by_way_of_json() -> None:
 
 OWNERS = {
     "model": ModelConfig,
+    "model/wan": WanModelConfig,
+    "model/wan2.1": WanModelConfig,
     "stage": StageConfig,
     "data": RenderConfig,
     "play": PlayConfig,
@@ -224,7 +227,9 @@ NAMES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_shipped_config_loads_into_its_dataclass(name: str) -> None:
-    cls: type[Any] = TABLES.get(name) or OWNERS[name.partition("/")[0]]
+    cls: type[Any] = (
+        TABLES.get(name) or OWNERS.get(name.partition("-")[0]) or OWNERS[name.partition("/")[0]]
+    )
     assert isinstance(config.load(CONFIGS / name, cls), cls)
 
 
