@@ -305,7 +305,7 @@ def test_only_the_last_frames_of_a_long_rollout_are_scored_and_trained() -> None
     geometry = objective._plain.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
     for step in range(40):
         moment = Moment(step, 0.0, torch.Generator().manual_seed(0))
-        made, place = objective._rollout(batch, geometry, moment)
+        made, place, _ = objective._rollout(batch, geometry, moment)
         assert made.shape[1] == place.matrix.shape[1] == 3
         (start,) = (
             index
