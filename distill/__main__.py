@@ -142,6 +142,12 @@ def _add_measuring(command: Callable[[str, Any, str], argparse.ArgumentParser]) 
     compare.add_argument("--overwrite", action="store_true")
     compare.add_argument("--out", type=Path, required=True, help="a Markdown file")
 
+    motion = command("motion", _motion, "how the cameras of clips move, beside recorded play")
+    motion.add_argument("data", type=Path, help="a clip folder")
+    motion.add_argument("--play", type=Path, nargs="*", default=[], help="exported recordings")
+    motion.add_argument("--overwrite", action="store_true")
+    motion.add_argument("--out", type=Path, required=True, help="a Markdown file; plots beside it")
+
     sample = command("sample", _sample, "contact sheet: truth above, generated below")
     sample.add_argument("model", type=Path)
     sample.add_argument("--data", type=Path, required=True)
@@ -426,6 +432,16 @@ def _compare(arguments: argparse.Namespace) -> None:
     page = compare_samplers(found) if arguments.samplers else compare(found)
     write_atomically(page + "\n", arguments.out)
     print(page)
+
+
+def _motion(arguments: argparse.Namespace) -> None:
+    from distill.clips import ClipSet
+    from distill.motion_coverage import motion_of_clips, motion_of_play, write_motion
+
+    _refuse_to_overwrite(arguments)
+    motions = {"training": motion_of_clips(ClipSet(arguments.data))}
+    motions |= {f"play: {folder.name}": motion_of_play(folder) for folder in arguments.play}
+    print(write_motion(motions, arguments.out))
 
 
 def _sample(arguments: argparse.Namespace) -> None:

@@ -44,6 +44,11 @@ _SINGLE_THREADED = {
 }
 
 
+# What moves by itself moves so far in a frame as it does in play at this rate, whatever the rate that
+# the clip's controls were drawn at: a model is told no rate, so it could not tell one from another.
+LIFE_FRAMES_PER_SECOND = 12.0
+LATEST_START_S = 300.0
+
 # Those of configs/data/pocket.yaml (a test compares them).
 SHIPPED_LIMITS = MotionLimits(0.6, math.radians(10.0), (0.0, 12.0))
 
@@ -173,7 +178,7 @@ def render_shard(config: RenderConfig, index: int, renderer: Renderer, path: Pat
             placement,
             path_taken.viewpoints,
             path_taken.lenses,
-            path_taken.frames_per_second,
+            _life(length, rng) if world.moving else None,
             change.lights(length) if change else None,
         )
         cameras[clip] = [viewpoint.camera_from_world() for viewpoint in path_taken.viewpoints]
@@ -220,7 +225,7 @@ def true_walk(
         keys.parse(trajectory, frames_per_second), frames_per_second, limits
     )
     cameras = np.stack([viewpoint.camera_from_world() for viewpoint in viewpoints])
-    return renderer.render(placement, viewpoints, lens, frames_per_second), cameras, lens
+    return renderer.render(placement, viewpoints, lens, _life(len(viewpoints))), cameras, lens
 
 
 def walk_truth(
@@ -257,6 +262,12 @@ def write_sheet(out: Path, target: Path, clips: int = 12, columns: int = 6) -> N
         rows.append(np.concatenate(list(frames[at]), axis=1))
     target.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(rows)).save(target)
+
+
+def _life(frames: int, rng: np.random.Generator | None = None) -> NDArray[np.float64]:
+    """Times of the frames, seconds: from a random one if there is a generator, else from 0."""
+    start = rng.uniform(0.0, LATEST_START_S) if rng else 0.0
+    return start + np.arange(frames) / LIFE_FRAMES_PER_SECOND
 
 
 def _draw_path(config: RenderConfig, rng: np.random.Generator) -> CameraPath:

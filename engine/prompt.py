@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from worldmodel.prompts import named_with_nearest, prompt_parts, unknown_parts
+
 LONGEST = 200
 
 
@@ -17,11 +19,11 @@ class PromptEntry:
 
     @property
     def words(self) -> tuple[str, ...]:
-        return split(self.text)
+        return prompt_parts(self.text)
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        return tuple(word for word in self.words if word not in self.vocabulary)
+        return unknown_parts(self.text, self.vocabulary)
 
     @property
     def completion(self) -> str:
@@ -43,17 +45,12 @@ class PromptEntry:
         return replace(self, text=self.text + self.completion)
 
 
-def split(prompt: str) -> tuple[str, ...]:
-    """The words of a prompt: the parts between commas, in lower case."""
-    return tuple(part.strip().lower() for part in prompt.split(",") if part.strip())
-
-
 def check_words(prompt: str, vocabulary: Sequence[str]) -> None:
     """Raises:
-    ValueError: naming the words that the model does not know.
+    ValueError: naming the words that the model does not know, and the nearest that it does.
     """
     if not vocabulary:
         raise ValueError("this model takes no prompt")
-    unknown = [word for word in split(prompt) if word not in vocabulary]
+    unknown = unknown_parts(prompt, vocabulary)
     if unknown:
-        raise ValueError(f"unknown: {', '.join(unknown)}")
+        raise ValueError(f"unknown: {named_with_nearest(unknown, vocabulary)}")

@@ -1,6 +1,6 @@
 """Who may import whom, and what no file may contain.
 
-L0  worldmodel/{types,config,motion,trajectory}   numpy and PyYAML, never torch
+L0  worldmodel/{types,config,motion,trajectory,prompts}   numpy and PyYAML, never torch
 L1  worldmodel/{flow,prope,rope,...}              tensor functions
 L2  worldmodel/{kv_cache,attention,transformer,wan,autoencoder,tiny_decoder,sampler}
 L3  worldmodel/{cuda_graph,checkpoint,models,convert,session}    the running world
@@ -25,7 +25,7 @@ SOURCES = [
     ROOT / "play.py",
     *(path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))),
 ]
-PLAIN = {"types", "motion", "trajectory", "config"}
+PLAIN = {"types", "motion", "trajectory", "config", "prompts"}
 TENSOR_FILES = (
     "flow",
     "prope",

@@ -87,11 +87,12 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def _prompt(arguments: argparse.Namespace) -> None:
-    from worldmodel import models, prompts
+    from worldmodel import models
+    from worldmodel.embeddings import read_embeddings
 
     book = models.open_prompts(arguments.model)
     if arguments.umt5 is None:
-        embeddings = prompts.read_embeddings(arguments.embeddings)
+        embeddings = read_embeddings(arguments.embeddings)
     else:
         from worldmodel import text_encoder
 

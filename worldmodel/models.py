@@ -19,7 +19,7 @@ from worldmodel.checkpoint import (
     read_playable,
     stored_kind,
 )
-from worldmodel.prompts import PromptFolder
+from worldmodel.embeddings import PromptFolder
 from worldmodel.sampler import Decoder, Network
 from worldmodel.tiny_decoder import TinyDecoder, TinyDecoderConfig
 from worldmodel.transformer import read_words

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from worldmodel import prope, rope
 from worldmodel.attention import Attend
+from worldmodel.prompts import named_with_nearest, prompt_parts, unknown_parts
 from worldmodel.rope import RotaryConfig
 
 TIME_FREQUENCIES = 64
@@ -337,12 +338,13 @@ def prompt_words(vocabulary: Sequence[str], prompt: str) -> list[float]:
     Raises:
         ValueError: naming the parts of the prompt (separated by commas) that are not known.
     """
-    parts = [part.strip().lower() for part in prompt.split(",") if part.strip()]
-    unknown = [part for part in parts if part not in vocabulary]
+    unknown = unknown_parts(prompt, vocabulary)
     if unknown:
         known = ", ".join(vocabulary) or "none; this model takes no prompt"
-        raise ValueError(f"prompt: unknown {', '.join(map(repr, unknown))}; known words: {known}")
-    return [float(word in parts) for word in vocabulary]
+        found = named_with_nearest(unknown, vocabulary)
+        raise ValueError(f"prompt: unknown {found}; known words: {known}")
+    asked = prompt_parts(prompt)
+    return [float(word in asked) for word in vocabulary]
 
 
 def read_words(vocabulary: Sequence[str], prompt: str) -> Tensor:

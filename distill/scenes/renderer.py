@@ -117,17 +117,18 @@ class Renderer:
         placement: Placement,
         viewpoints: Sequence[Viewpoint],
         intrinsics: Intrinsics | Sequence[Intrinsics],
-        frames_per_second: float | None = None,
+        seconds: NDArray[np.float64] | None = None,
         lights: Sequence[Light] | None = None,
     ) -> NDArray[np.uint8]:
         """What the commanded viewpoints see in the loaded world: (f, H, W, 3), top row first.
 
-        Moving worlds move by `frames_per_second`, from time 0 at the first viewpoint; without it,
-        and in worlds that do not move, time stands still. `lights` are those of the frames where
-        they are not the world's own; runs of one and the same light are drawn at once.
+        Moving worlds are shown at the given times; without them, and in worlds that do not move,
+        time stands still at 0. `lights` are those of the frames where they are not the world's own;
+        runs of one and the same light are drawn at once.
 
         Raises:
-            ValueError: if no world is loaded, or lenses, lights and viewpoints differ in number.
+            ValueError: if no world is loaded, or lenses, times, lights and viewpoints differ in
+                number.
         """
         if self._loaded is None:
             raise ValueError("no world is loaded")
@@ -139,11 +140,12 @@ class Renderer:
         )
         if not single and len(lenses) != len(viewpoints):
             raise ValueError(f"{len(viewpoints)} viewpoints but {len(lenses)} lenses")
-        if lights is not None and len(lights) != len(viewpoints):
-            raise ValueError(f"{len(viewpoints)} viewpoints but {len(lights)} lights")
-        seconds = np.zeros(len(viewpoints))
-        if self._loaded.world.moving and frames_per_second is not None:
-            seconds = np.arange(len(viewpoints)) / frames_per_second
+        for name, given in (("times", seconds), ("lights", lights)):
+            if given is not None and len(given) != len(viewpoints):
+                raise ValueError(f"{len(viewpoints)} viewpoints but {len(given)} {name}")
+        times = np.zeros(len(viewpoints))
+        if self._loaded.world.moving and seconds is not None:
+            times = seconds
         shape = (len(viewpoints), self.height_px, self.width_px, 3)
         frames = np.empty(shape, np.uint8)
         for part in _runs(lights or [self._loaded.world.light] * len(viewpoints)):
@@ -153,7 +155,7 @@ class Renderer:
                 placement,
                 viewpoints[part],
                 lenses[part],
-                seconds[part],
+                times[part],
             )
             frames[part] = self._batch(self._loaded, views)
         return frames

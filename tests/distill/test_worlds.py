@@ -55,7 +55,7 @@ def view(renderer: Renderer, world: World, frames: int = 1) -> NDArray[np.uint8]
     """A camera at rest at the world's own first place, one frame a second."""
     renderer.load(world)
     placement = choose_placement(world, np.random.default_rng((world.seed, 0)))
-    return renderer.render(placement, [Viewpoint()] * frames, LENS, 1.0)
+    return renderer.render(placement, [Viewpoint()] * frames, LENS, np.arange(float(frames)))
 
 
 def described(renderer: Renderer, seed: int) -> dict[str, object]:
@@ -210,6 +210,25 @@ def test_flakes_hang_in_the_world_and_not_on_the_lens(renderer: Renderer, mix: W
     same = np.abs(moved - second[rows, columns]).mean()
     on_the_lens = np.abs(first[rows, columns].astype(float) - second[rows, columns]).mean()
     assert same < 0.6 * on_the_lens
+
+
+def test_as_many_times_and_lights_as_frames_are_asked_for(renderer: Renderer) -> None:
+    world = make_world(1)
+    renderer.load(world)
+    place = choose_placement(world, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="2 viewpoints but 1 times"):
+        renderer.render(place, [Viewpoint()] * 2, LENS, np.zeros(1))
+    with pytest.raises(ValueError, match="2 viewpoints but 1 lights"):
+        renderer.render(place, [Viewpoint()] * 2, LENS, None, [world.light])
+
+
+def test_life_passes_by_the_frame_whatever_rate_the_controls_have(mix: WorldMix) -> None:
+    """A model is told no rate: what moves by itself must move as far in every frame."""
+    small = Renderer(WIDTH, HEIGHT, 1)
+    slow, fast = (true_walk(small, 12, ".*3", rate, mix=mix)[0] for rate in (8.0, 40.0))
+    small.release()
+    assert np.array_equal(slow, fast)
+    assert make_world(12, mix=mix).moving and not np.array_equal(slow[0], slow[2])
 
 
 def test_sails_turn_about_the_hub_of_their_mill(mix: WorldMix) -> None:
