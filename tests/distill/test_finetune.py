@@ -29,7 +29,6 @@ FINETUNE = "configs/pipeline/finetune.yaml"
 SMALL = [
     "stages=configs/stage/nano", "export=configs/export/nano.yaml", "longest=8", "clips=2",
     "walks=2", "walk_frames=12", "still_frames=10", "name=walked",
-    "autoencoder_s=2.0", "stage_0_s=1.0", "stage_1_s=1.0", "stage_2_s=1.0", "stage_3_s=1.5",
 ]  # fmt: skip
 
 
