@@ -37,9 +37,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    pipeline = command("pipeline", _pipeline, "run all steps from nothing to a measured model")
+    pipeline = command("pipeline", _pipeline, "run all steps from clips to a measured model")
     pipeline.add_argument("config", type=Path, help="configs/pipeline/*.yaml")
-    pipeline.add_argument("overrides", nargs="*", help="words.name=value")
+    pipeline.add_argument("overrides", nargs="*", help="NAME=VALUE of the file's words")
     pipeline.add_argument("--out", type=Path, required=True, help="a folder; resumed if it exists")
     pipeline.add_argument("--processes", type=int, default=1, help="of training: one per GPU")
     pipeline.add_argument("--workers", type=int, default=0, help="of rendering; 0: by CPU cores")
@@ -87,14 +87,14 @@ def _add_making(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> 
     train.add_argument("overrides", nargs="*", help="key.path=value")
     train.add_argument("--data", type=Path, required=True, help="a clip folder")
     train.add_argument("--out", type=Path, required=True, help="run folder; resumed if it exists")
-    train.add_argument("--init", type=Path, help="run folder whose weights to start from")
+    train.add_argument("--init", type=Path, help="run or model folder to start from")
     train.add_argument("--teacher", type=Path, help="run folder of the teacher, to distil from")
     train.add_argument("--autoencoder", type=Path, help="run folder, to show samples with")
     train.add_argument("--device")
 
     encode = command("encode", _encode, "turn clips of frames into clips of latents")
     encode.add_argument("data", type=Path)
-    encode.add_argument("--autoencoder", type=Path, required=True, help="run folder")
+    encode.add_argument("--autoencoder", type=Path, required=True, help="run or model folder")
     encode.add_argument("--out", type=Path, required=True)
     encode.add_argument("--device")
 
@@ -112,7 +112,8 @@ def _add_making(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> 
     export.add_argument("config", type=Path, help="configs/export/*.yaml")
     export.add_argument("overrides", nargs="*", help="key.path=value")
     export.add_argument("--autoencoder", type=Path, required=True, help="run folder")
-    export.add_argument("--transformer", type=Path, required=True, help="run folder")
+    export.add_argument("--transformer", type=Path, required=True, help="run or model folder")
+    export.add_argument("--data", type=Path, help="its clips: lens, limits, licence, starts, card")
     export.add_argument("--overwrite", action="store_true")
     export.add_argument("--out", type=Path, required=True)
 
@@ -207,10 +208,9 @@ def _refuse_to_overwrite(arguments: argparse.Namespace) -> None:
 
 
 def _pipeline(arguments: argparse.Namespace) -> None:
-    from distill.pipeline import Machine, PipelineConfig, run_pipeline
-    from worldmodel import config as strict
+    from distill.pipeline import Machine, load_pipeline, run_pipeline
 
-    config = strict.load(arguments.config, PipelineConfig, arguments.overrides)
+    config = load_pipeline(arguments.config, arguments.overrides)
     machine = Machine(
         processes=arguments.processes,
         workers=arguments.workers,
@@ -384,7 +384,8 @@ def _export(arguments: argparse.Namespace) -> None:
 
     _refuse_to_overwrite(arguments)
     playable = strict.load(arguments.config, PlayableConfig, arguments.overrides)
-    export(playable, arguments.autoencoder, arguments.transformer, arguments.out)
+    parts = arguments.autoencoder, arguments.transformer
+    export(playable, *parts, arguments.out, arguments.data)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,14 +144,17 @@ def _tail(values: NDArray[np.float64]) -> dict[str, float]:
 
 def _round(value: float) -> float:
     """Four digits that count."""
-    return value if value == 0.0 or not math.isfinite(value) else float(f"{value:.4g}")
+    return 0.0 if abs(value) < 1e-9 else float(f"{value:.4g}")
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{_round(value) + 0.0:g}"
     if value is None or value == {}:
         return "none"
     if isinstance(value, dict):
         return ", ".join(f"{key or '(no words)'} {_text(inner)}" for key, inner in value.items())
-    if isinstance(value, list):
-        return " to ".join(map(_text, value)) if len(value) == 2 else " x ".join(map(_text, value))
+    if isinstance(value, list):  # sizes are whole numbers, ranges are not
+        between = " x " if all(isinstance(inner, int) for inner in value) else " to "
+        return between.join(map(_text, value))
     return f"{value:,}" if isinstance(value, int) else str(value)

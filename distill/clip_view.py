@@ -56,7 +56,8 @@ def pose_lines(camera_from_world: NDArray[np.float64]) -> tuple[str, str]:
     """Where the camera is and where it looks: x, height, z in metres; yaw, pitch in degrees."""
     v = viewpoint_of(camera_from_world)
     yaw, pitch = math.degrees(v.yaw_rad), math.degrees(v.pitch_rad)
-    return f"{v.x_m:.2f} {-v.y_m:.2f} {v.z_m:.2f}", f"{yaw:.0f} {pitch:+.0f}"
+    x, height, z = (round(value, 2) + 0.0 for value in (v.x_m, -v.y_m, v.z_m))  # no -0.00
+    return f"{x:.2f} {height:.2f} {z:.2f}", f"{round(yaw)} {round(pitch):+d}"
 
 
 def _cell(frame: NDArray[np.uint8], camera: NDArray[np.float64], name: str) -> NDArray[np.uint8]:

@@ -1,6 +1,7 @@
 """Which run may begin or teach which stage: no bidirectional network teaches a causal one to continue.
 
-A run folder says in its `report.json` what trained it. Weights without a report are taken as they are.
+A run folder says in its `report.json` what trained it. A playable model is a causal network. Weights
+without either are taken as they are.
 """
 
 from __future__ import annotations
@@ -59,6 +60,11 @@ def check(objective: ObjectiveConfig, init: Path | None, teacher: Path | None) -
 
 def check_direction(run: Path, needed: Direction, argument: str) -> None:
     """Raises ValueError, naming `argument`, if `run` sees its history another way."""
+    if (run / "model.yaml").is_file() and needed == "bidirectional":
+        raise ValueError(
+            f"{argument} {run}: a playable model is a causal network, but a bidirectional one is"
+            " needed: the run folder of stage 0"
+        )
     trained = _objective(run)
     if trained is None or trained["kind"] == "reconstruction":  # loading says what is missing there
         return

@@ -1,4 +1,4 @@
-"""From nothing to a measured model: the commands of `python -m distill`, in order, each one once.
+"""From clips to a measured model: the commands of `python -m distill`, in order, each one once.
 
 A pipeline is a YAML list of steps. A step names the earlier steps whose folders it reads. What is done
 is skipped, what was interrupted is resumed by its own command, and what was done with other settings is
@@ -7,13 +7,14 @@ refused.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -27,6 +28,32 @@ from worldmodel.checkpoint import PlayableConfig
 Command = Callable[[list[str]], int]  # arguments of `python -m distill` -> exit code
 Place = Callable[[str], str]  # name of a step -> its folder
 RECORD = "pipeline.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipsStep:
+    """Clips that are there already: imported ones."""
+
+    kind: Literal["clips"]
+    name: str
+    path: Path
+
+    settings: ClassVar[None] = None
+    done: ClassVar[str] = "manifest.json"
+    reads: ClassVar[tuple[str, ...]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelStep:
+    """A playable model that is there already: what fine-tuning begins with."""
+
+    kind: Literal["model"]
+    name: str
+    path: Path
+
+    settings: ClassVar[None] = None
+    done: ClassVar[str] = "model.yaml"
+    reads: ClassVar[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +81,7 @@ class TrainStep:
     init: str | None = None
     teacher: str | None = None
     autoencoder: str | None = None  # to show samples with
+    only_if_read: bool = False  # leave it out if no other step reads it
 
     settings: ClassVar[type[Any]] = StageConfig
     done: ClassVar[str] = "report.json"
@@ -121,16 +149,19 @@ class ExportStep:
     overrides: tuple[str, ...] = ()
     autoencoder: str
     transformer: str
+    data: str | None = None  # what lens, rate, limits, licence, starts and card are taken from
 
     settings: ClassVar[type[Any]] = PlayableConfig
     done: ClassVar[str] = "model.yaml"
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return self.autoencoder, self.transformer
+        data = () if self.data is None else (self.data,)
+        return self.autoencoder, self.transformer, *data
 
     def arguments(self, at: Place) -> list[str]:
         parts = ["--autoencoder", at(self.autoencoder), "--transformer", at(self.transformer)]
+        parts += [] if self.data is None else ["--data", at(self.data)]
         return [str(self.config), *self.overrides, *parts, "--overwrite"]
 
 
@@ -140,6 +171,7 @@ class EvaluateStep:
     name: str  # a folder; the results are its evaluation.json
     model: str
     data: str
+    ruler: str | None = None  # the model whose features measure; none: its own
     options: tuple[str, ...] = ()  # further arguments, as on the command line
 
     settings: ClassVar[None] = None
@@ -147,10 +179,11 @@ class EvaluateStep:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return self.model, self.data
+        return (self.model, self.data, *(() if self.ruler is None else (self.ruler,)))
 
     def arguments(self, at: Place) -> list[str]:
-        return [at(self.model), "--data", at(self.data), *self.options, "--overwrite"]
+        ruler = [] if self.ruler is None else ["--ruler", at(self.ruler)]
+        return [at(self.model), "--data", at(self.data), *ruler, *self.options, "--overwrite"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,8 +205,16 @@ class CompareStep:
         return [*files, *self.options, "--overwrite"]
 
 
+Given = ClipsStep | ModelStep  # nobody makes these
 Step = (
-    RenderStep | TrainStep | EncodeStep | TrajectoriesStep | ExportStep | EvaluateStep | CompareStep
+    Given
+    | RenderStep
+    | TrainStep
+    | EncodeStep
+    | TrajectoriesStep
+    | ExportStep
+    | EvaluateStep
+    | CompareStep
 )
 _WITHOUT_DEVICE = ("render", "export", "compare")
 
@@ -247,6 +288,27 @@ class PipelineConfig:
             known.add(step.name)
 
 
+def load_pipeline(path: Path, overrides: Sequence[str]) -> PipelineConfig:
+    """A pipeline with what the command line says of its `words`: NAME=VALUE, or words.NAME=VALUE.
+
+    Raises:
+        ValueError: if there is no such word, or one without a default (null) is not said.
+    """
+    config = strict.load(path, PipelineConfig)
+    words = dict(config.words)
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        name = name.removeprefix("words.")
+        if not equals or name not in words:
+            known = ", ".join(words) or "none"
+            raise ValueError(f"{override!r}: expected NAME=VALUE; the words of {path} are {known}")
+        words[name] = value
+    missing = [f"{name}=..." for name, value in words.items() if value is None]
+    if missing:
+        raise ValueError(f"{path}: say {' '.join(missing)}")
+    return replace(config, words=words)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """What the pipeline may use."""
@@ -275,10 +337,16 @@ def run_pipeline(config: PipelineConfig, out: Path, machine: Machine, command: C
     wanted = {step.name: _settings(step) for step in steps}
     record = _read_record(out)
     _refuse_other_settings(out, wanted, record)
+    for step in _missing(steps, out):
+        if isinstance(step, Given):
+            raise ValueError(f"{step.name}: {step.path} is needed, and has no {step.done}")
     out.mkdir(parents=True, exist_ok=True)
+    given = {step.name: wanted[step.name] for step in steps if isinstance(step, Given)}
+    record |= {name: settings for name, settings in given.items() if settings}
+    places = {step.name: _place(out, step) for step in steps}
     for step in _missing(steps, out):
         print(f"pipeline: {step.name}", flush=True)
-        code = _run(step, out, machine, command)
+        code = _run(step, places, machine, command)
         if code != 0 or not _result(out, step).is_file():
             raise ValueError(f"step {step.name!r} failed (exit code {code}); see above")
         record = record | {step.name: wanted[step.name]}
@@ -306,18 +374,22 @@ def _missing(steps: Sequence[Step], out: Path) -> Iterator[Step]:
     read: set[str] = set()
     for step in reversed(steps):
         is_read = any(step.name in other.reads for other in steps)
-        if not _result(out, step).is_file() and (step.name in read or not is_read):
+        left_out = isinstance(step, TrainStep) and step.only_if_read and not is_read
+        if left_out or _result(out, step).is_file():
+            continue
+        if step.name in read or not is_read:
             wanted.add(step.name)
             read |= set(step.reads)
     return (step for step in steps if step.name in wanted)
 
 
-def _run(step: Step, out: Path, machine: Machine, command: Command) -> int:
-    target = out / step.name
+def _run(step: Step, places: Mapping[str, Path], machine: Machine, command: Command) -> int:
+    assert not isinstance(step, Given)
+    target = places[step.name]
     if step.kind in ("evaluate", "compare"):
         target.mkdir(exist_ok=True)
         target = target / step.done
-    arguments = [step.kind, *step.arguments(lambda name: str(out / name)), "--out", str(target)]
+    arguments = [step.kind, *step.arguments(lambda name: str(places[name])), "--out", str(target)]
     if step.kind == "render":
         gpus = 1 if machine.device == "cpu" else machine.processes
         arguments += ["--workers", str(machine.workers or _workers()), "--devices", str(gpus)]
@@ -332,14 +404,22 @@ def _run(step: Step, out: Path, machine: Machine, command: Command) -> int:
     return subprocess.run([*launch, "distill", *arguments], check=False).returncode
 
 
+def _place(out: Path, step: Step) -> Path:
+    return step.path if isinstance(step, Given) else out / step.name
+
+
 def _result(out: Path, step: Step) -> Path:
     """The file that exists when the step is done."""
-    return out / step.name / step.done
+    return _place(out, step) / step.done
 
 
 def _settings(step: Step) -> dict[str, Any]:
     """The step, and what its config file says: what must not change once it is done."""
     plain: dict[str, Any] = strict.to_plain(step)
+    if isinstance(step, Given):  # where it lies may change, what it is may not
+        file = step.path / step.done
+        return {"digest": _digest(file)} if file.is_file() else {}
+    plain.pop("only_if_read", None)
     if step.settings is None:
         return plain
     loaded = strict.load(step.config, step.settings, step.overrides)
@@ -348,11 +428,15 @@ def _settings(step: Step) -> dict[str, Any]:
     return comparable
 
 
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _refuse_other_settings(
     out: Path, wanted: Mapping[str, dict[str, Any]], record: Mapping[str, dict[str, Any]]
 ) -> None:
     for name, now in wanted.items():
-        then = record.get(name, now)
+        then = record.get(name, now) if now else now
         changed = sorted(key for key in {*now, *then} if now.get(key) != then.get(key))
         if changed:
             raise ValueError(

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from distill import lineage
+from distill import card, lineage
 from distill.batches import Batches, FrameBatches, to_device
 from distill.clips import ClipSet
 from distill.evaluate import Model
 from distill.processes import Processes
+from distill.result import write_atomically
 from distill.samples import Samples
 from distill.stages import (
     ModelConfig,
@@ -77,6 +78,7 @@ def run_stage(
     network = networks["student"]
     if isinstance(network, Autoencoder) and not network.latents_stay:
         _calibrate(network, clips, stage, processes)
+    report |= {"init": None if init is None else str(init)}
     if processes.leads:
         config = network.config
         save_module(out, stage.network_name, network, config, torch.float32)
@@ -145,9 +147,32 @@ def load_transformer(folder: Path) -> WorldTransformer:
     return network.eval()
 
 
-def export(playable: PlayableConfig, autoencoder: Path, transformer: Path, out: Path) -> None:
-    """Write a playable model folder from two run folders."""
-    save_model(out, playable, load_autoencoder(autoencoder), load_transformer(transformer))
+def export(
+    playable: PlayableConfig,
+    autoencoder: Path,
+    transformer: Path,
+    out: Path,
+    data: Path | None = None,
+) -> None:
+    """Write a playable model folder from two run or model folders.
+
+    `data` are the clips it was made of: lens, rate, limits of motion and licence are then theirs, and
+    the folder gets start frames and a card.
+
+    Raises:
+        ValueError: if weights or clips are not what they should be.
+    """
+    encoder, network = load_autoencoder(autoencoder), load_transformer(transformer)
+    if data is None:
+        save_model(out, playable, encoder, network)
+        return
+    clips = ClipSet(data)
+    adapted = card.adapted(playable, clips)
+    out.mkdir(parents=True, exist_ok=True)
+    card.write_starts(clips, out / "starts", encoder.config)
+    page = card.page(adapted, encoder, network, clips, (autoencoder, transformer))
+    write_atomically(page, out / "README.md")
+    save_model(out, adapted, encoder, network)
 
 
 def load_for_evaluation(folder: Path, device_name: str | None) -> Model:

@@ -49,14 +49,14 @@ def _nearest(times: Array, period: float) -> np.ndarray:
 def windows(lengths: list[int], frames: int) -> list[int]:
     """Where clips of `frames` begin in runs of those lengths laid end to end.
 
-    The last clip of a run ends with it, and overlaps the one before as far as it must.
+    The last clip of a run ends with it and overlaps the one before, if at least half of it is new.
     """
     starts: list[int] = []
     first = 0
     for length in lengths:
         if length >= frames:
             begin = list(range(0, length - frames + 1, frames))
-            if begin[-1] + frames < length:
+            if length - (begin[-1] + frames) >= (frames + 1) // 2:
                 begin.append(length - frames)
             starts += [first + start for start in begin]
         first += length

@@ -262,3 +262,4 @@ def test_a_walk_is_cut_where_frames_are_missing_and_where_the_camera_jumps() -> 
 def test_clips_cover_every_run_and_never_reach_over_a_cut() -> None:
     assert windows([10, 3, 8], 4) == [0, 4, 6, 13, 17]
     assert windows([3], 4) == []
+    assert windows([9], 4) == [0, 4], "a clip that would repeat most of another is none"
