@@ -61,6 +61,7 @@ class History:
     settings: HistorySettings
     _entries: list[_Entry] = field(default_factory=list)
     _size: int = 0
+    _too_large: bool = False  # one state of this world is more than may be remembered at all
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -71,8 +72,11 @@ class History:
     def add(self, moment: Moment, snapshot: Callable[[], State], *, jump: bool = False) -> None:
         """Remember; `snapshot` is called where one is due. The oldest moments make room.
 
-        `jump`: it does not follow from the moment before, as the first of a world does not.
+        `jump`: it does not follow from the moment before, as the first of a world does not. A world of
+        which not one state fits is asked for it once: copying gigabytes at every step would stop play.
         """
+        if self._too_large:
+            return
         since = 1
         for entry in reversed(self._entries):
             if entry.state is not None:
@@ -83,7 +87,9 @@ class History:
         size = moment.frames.nbytes + size_of(state)
         self._entries.append(_Entry(moment, state, size))
         self._size += size
-        while self._size > self.settings.memory_mb * 2**20 and self._entries:
+        most = self.settings.memory_mb * 2**20
+        self._too_large = size > most
+        while self._size > most and self._entries:
             self._drop_oldest()
 
     def cut(self, index: int) -> None:

@@ -47,6 +47,20 @@ def test_going_back_restores_the_exact_state_of_any_moment(index: int) -> None:
         assert np.array_equal(session.step([cameras[number]]), shown[number])
 
 
+def test_a_state_too_large_to_be_remembered_is_taken_once() -> None:
+    taken = []
+
+    def snapshot() -> dict[str, Any]:
+        taken.append(1)
+        return {"cache": np.zeros(3 * 2**20, np.uint8)}
+
+    history, camera = History(HistorySettings(memory_mb=1.0)), tiny.walk(1)[0]
+    frames = np.zeros((1, 2, 2, 3), np.uint8)
+    for number in range(5):
+        history.add(Moment(number, frames, (camera,), Player(), Scene("a", 5)), snapshot)
+    assert len(taken) == 1 and len(history) == 0
+
+
 def test_memory_is_bounded_and_what_is_left_can_still_be_returned_to() -> None:
     one = remembered(1, HistorySettings())[1]._size
     settings = HistorySettings(memory_mb=4.5 * one / 2**20, snapshot_every=2)
