@@ -45,7 +45,12 @@ def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("target", type=Path, help="a new model folder; a .safetensors file if SOURCE is one")
     add("overrides", nargs="*", metavar="key.path=value", help="single values of the config")
     add("--config", type=Path, default=WAN, help=f"default: {WAN}")
-    add("--decoder", type=Path, metavar="FILE", help="a tiny decoder in the TAEHV layout")
+    add(
+        "--decoder",
+        type=Path,
+        metavar="FILE",
+        help="of the kind in the config: TAEHV, or Wan's VAE",
+    )
     add("--dtype", choices=("float32", "bfloat16"), help="default: that of the checkpoint")
     add("--layout", choices=("wan", "diffusers"), help="of the file written from a model folder")
     convert.set_defaults(run=_convert)

@@ -113,6 +113,7 @@ class Autoencoder(nn.Module):
     latent_mean: Tensor
     latent_std: Tensor
     frames_per_latent = 1
+    capturable = True
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()

@@ -21,9 +21,9 @@ from worldmodel.bench import device_name, memory_gib, timed_ms
 from worldmodel.kv_cache import CacheConfig
 from worldmodel.models import Playable, WanModelConfig, random_model
 from worldmodel.runtime import fastest_dtype
-from worldmodel.sampler import Decoder
+from worldmodel.sampler import Decoder, DecoderConfig
 from worldmodel.session import WorldSession
-from worldmodel.tiny_decoder import TinyDecoder, TinyDecoderConfig
+from worldmodel.tiny_decoder import TinyDecoder
 from worldmodel.types import Camera, Start
 from worldmodel.wan import WanConfig
 
@@ -83,8 +83,9 @@ class BlankDecoder(nn.Module):
     """Frames that cost nothing: what is left is the transformer's time."""
 
     frames_per_latent = TinyDecoder.frames_per_latent
+    capturable = True
 
-    def __init__(self, config: TinyDecoderConfig) -> None:
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
 

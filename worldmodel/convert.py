@@ -23,10 +23,11 @@ from torch import Tensor
 from worldmodel import config as strict
 from worldmodel import wan_keys
 from worldmodel.checkpoint import PlayableConfig, read_playable, write_playable
-from worldmodel.models import WanModelConfig
-from worldmodel.tiny_decoder import TinyDecoder, TinyDecoderConfig
+from worldmodel.models import WanModelConfig, make_decoder
+from worldmodel.tiny_decoder import TinyDecoderConfig
 from worldmodel.wan import WanConfig
 from worldmodel.wan_keys import Layout
+from worldmodel.wan_vae import WanVaeConfig
 
 SHARD_BYTES = 2**30
 TOP_KEYS = ("generator_ema", "generator", "model")  # of .pt files, best first
@@ -106,6 +107,8 @@ def describe(path: Path) -> dict[str, Any]:
         shapes = {name: stored.shapes[kept] for name, kept in names.items()}
         if "decoder.1.weight" in shapes:
             return {"file": str(path), "is": "a tiny decoder (TAEHV)", "tensors": len(shapes)}
+        if "post_quant_conv.weight" in shapes:
+            return {"file": str(path), "is": "Wan's autoencoder", "tensors": len(shapes)}
         layout = wan_keys.find_layout(shapes)
         blocks = {int(name.split(".")[1]) for name in shapes if name.startswith("blocks.")}
         branch = wan_keys.their_name("blocks.0.camera_o", layout).removeprefix("blocks.0.")
@@ -220,16 +223,19 @@ def _write_transformer(
 
 
 def _write_decoder(
-    stored: Stored, folder: Path, config: TinyDecoderConfig, dtype: torch.dtype | None
+    stored: Stored,
+    folder: Path,
+    config: TinyDecoderConfig | WanVaeConfig,
+    dtype: torch.dtype | None,
 ) -> list[Path]:
     with torch.device("meta"):
-        expected = TinyDecoder(config).state_dict()
+        expected = make_decoder(config).state_dict()
     entries = [
-        wan_keys.Entry(name, tuple(value.shape), name, tuple(value.shape))
+        wan_keys.Entry(name, tuple(value.shape), name.removeprefix("vae."), tuple(value.shape))
         for name, value in expected.items()
     ]
     _check(stored, entries)
-    tensors = ((name, _cast(stored.read(name), dtype)) for name in expected)
+    tensors = ((e.name, _cast(stored.read(e.their_name), dtype)) for e in entries)
     return write_shards(folder, "decoder", tensors, config)
 
 

@@ -20,11 +20,12 @@ from worldmodel.checkpoint import (
     stored_kind,
 )
 from worldmodel.embeddings import PromptFolder
-from worldmodel.sampler import Decoder, Network
+from worldmodel.sampler import Decoder, DecoderConfig, Network
 from worldmodel.tiny_decoder import TinyDecoder, TinyDecoderConfig
 from worldmodel.transformer import read_words
 from worldmodel.types import Runtime
 from worldmodel.wan import KIND, WanConfig, WanTransformer
+from worldmodel.wan_vae import WanVae, WanVaeConfig
 
 PROMPTS = "prompts"
 
@@ -34,7 +35,7 @@ class WanModelConfig:
     """A Wan-scale model: `configs/model/wan*.yaml`."""
 
     transformer: WanConfig
-    decoder: TinyDecoderConfig
+    decoder: TinyDecoderConfig | WanVaeConfig
     playable: PlayableConfig
 
     def __post_init__(self) -> None:
@@ -72,7 +73,7 @@ def load_playable(folder: Path) -> Playable:
     return Playable(playable, decoder, wan.eval(), prompt_folder(folder, config))
 
 
-def load_decoder(folder: Path) -> TinyDecoder:
+def load_decoder(folder: Path) -> TinyDecoder | WanVae:
     """The decoder of a Wan model folder.
 
     Raises:
@@ -80,16 +81,28 @@ def load_decoder(folder: Path) -> TinyDecoder:
     """
     if not any(folder.glob("decoder-1-of-*.safetensors")):
         raise ValueError(f"{folder}: no decoder here; convert again with --decoder FILE")
-    config, weights = load_tensors(folder, "decoder", TinyDecoderConfig, keep_dtype=True)
-    decoder = TinyDecoder(config)
+    config: TinyDecoderConfig | WanVaeConfig
+    if stored_kind(folder, "decoder") == "wan_vae":
+        config, weights = load_tensors(folder, "decoder", WanVaeConfig, keep_dtype=True)
+    else:
+        config, weights = load_tensors(folder, "decoder", TinyDecoderConfig, keep_dtype=True)
+    decoder = make_decoder(config)
     assign(decoder, weights, f"{folder}: decoder", replace_parameters=True)
     return decoder.eval()
+
+
+def make_decoder(config: TinyDecoderConfig | WanVaeConfig) -> TinyDecoder | WanVae:
+    """
+    Raises:
+        ValueError: if it needs a package that is not installed.
+    """
+    return WanVae(config) if isinstance(config, WanVaeConfig) else TinyDecoder(config)
 
 
 def random_model(config: WanModelConfig, seed: int = 0) -> Playable:
     """A model whose weights are noise, for measuring speed: that does not depend on values."""
     torch.manual_seed(seed)
-    transformer, decoder = WanTransformer(config.transformer), TinyDecoder(config.decoder)
+    transformer, decoder = WanTransformer(config.transformer), make_decoder(config.decoder)
     wan = config.transformer
 
     def read(_prompt: str) -> Tensor:
@@ -123,13 +136,13 @@ def empty(cls: Callable[[WanConfig], WanTransformer], config: WanConfig) -> WanT
     return network
 
 
-def check_fit(transformer: WanConfig, decoder: TinyDecoderConfig) -> None:
+def check_fit(transformer: WanConfig, decoder: DecoderConfig) -> None:
     """
     Raises:
         ValueError: with the numbers, if the decoder makes frames of other latents.
     """
-    ours = transformer.grid, transformer.vae_channels
-    theirs = decoder.grid, decoder.vae_channels
+    ours = transformer.grid, transformer.latent_channels
+    theirs = decoder.grid, decoder.latent_channels
     if ours != theirs:
         raise ValueError(
             f"the transformer makes latents of grid and channels {ours}, the decoder reads {theirs}"

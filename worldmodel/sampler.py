@@ -125,6 +125,11 @@ class Decoder(Protocol):
     @property
     def frames_per_latent(self) -> int: ...
 
+    @property
+    def capturable(self) -> bool:
+        """Does every `render` do the same work on the same addresses?"""
+        ...
+
     def render(self, latents: Tensor) -> Tensor:
         """Pixels, uint8 [f * frames_per_latent H W 3], of the next latents [1 f p c] of a world.
 

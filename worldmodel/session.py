@@ -389,7 +389,8 @@ class WorldSession:
         self._denoise = CudaGraph(self._denoise, frame)
         self._commit = CudaGraph(self._commit, (latent, level, slots, *rest))
         self._commit_own = CudaGraph(self._commit_own, (slots,))
-        self._decode = CudaGraph(self._decode, (latent,))
+        if self._autoencoder.capturable:
+            self._decode = CudaGraph(self._decode, (latent,))
         self._cache.reset()
         self._autoencoder.reset()
 

@@ -169,6 +169,42 @@ def test_a_camera_branch_whose_projection_is_zero_is_no_camera() -> None:
 
 
 @torch.inference_mode()
+def test_the_camera_branch_is_the_published_formula_in_groups_of_four_neighbours() -> None:
+    """q <- P^T q, k <- P^-1 k, v <- P^-1 v, o <- P o, written down once more, channel by channel."""
+    config = tiny_wan.config()
+    model, (_, _, _, poses, lens) = tiny_wan.transformer(config), _clip(config)
+    geometry = model.geometry(poses, lens, torch.arange(float(FRAMES))[None])
+    places = model.places(geometry)
+    random = torch.Generator().manual_seed(4)
+    shape = (1, FRAMES, 2, config.heads, config.head_width)
+    q, k, v = (torch.randn(shape, generator=random) for _ in range(3))
+    lift = torch.eye(4, dtype=torch.float64).repeat(FRAMES, 1, 1)
+    lift[:, 0, 0], lift[:, 1, 1] = lens[0, :, 0].double(), lens[0, :, 1].double()
+    p = (lift @ poses[0]).float()  # [f 4 4]
+
+    def by_hand(x: Tensor, matrix: Tensor) -> Tensor:
+        groups = [
+            torch.einsum("fij,bfpaj->bfpai", matrix, x[..., start : start + 4])
+            for start in range(0, config.head_width, 4)
+        ]
+        return torch.cat(groups, -1)
+
+    heads = slice(config.heads, None)  # the second half of the heads is the branch
+    ours = torch.einsum(
+        "bfpad,bgrad->bafpgr", places.queries(q)[:, :, :, heads], places.keys(k)[:, :, :, heads]
+    )
+    theirs = torch.einsum("bfpad,bgrad->bafpgr", by_hand(q, p.mT), by_hand(k, p.inverse()))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+    carried = places.outputs(places.values(v))[:, :, :, heads]
+    torch.testing.assert_close(carried, v, rtol=1e-3, atol=1e-3)
+    mixed = places.values(v)[:, :1].expand(1, FRAMES, -1, -1, -1)  # all attend to frame 0
+    expected = by_hand(by_hand(v[:, :1], p[:1].inverse()).expand(shape), p)
+    torch.testing.assert_close(
+        places.outputs(mixed)[:, :, :, heads], expected, rtol=1e-3, atol=1e-3
+    )
+
+
+@torch.inference_mode()
 def test_a_new_camera_branch_starts_at_zero() -> None:
     model = WanTransformer(tiny_wan.config())
     assert not any(v.any() for k, v in model.state_dict().items() if "camera_o" in k)
