@@ -176,7 +176,7 @@ def test_the_camera_branch_is_the_published_formula_in_groups_of_four_neighbours
     geometry = model.geometry(poses, lens, torch.arange(float(FRAMES))[None])
     places = model.places(geometry)
     random = torch.Generator().manual_seed(4)
-    shape = (1, FRAMES, 2, config.heads, config.head_width)
+    shape = (1, FRAMES, config.tokens_per_frame, config.heads, config.head_width)
     q, k, v = (torch.randn(shape, generator=random) for _ in range(3))
     lift = torch.eye(4, dtype=torch.float64).repeat(FRAMES, 1, 1)
     lift[:, 0, 0], lift[:, 1, 1] = lens[0, :, 0].double(), lens[0, :, 1].double()
