@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldmodel import flow
 from worldmodel.attention import mix_by_matmul, mix_fused
@@ -29,6 +29,7 @@ from worldmodel.autoencoder import frames_to_float
 from worldmodel.checkpoint import PlayableConfig
 from worldmodel.cuda_graph import CudaGraph
 from worldmodel.kv_cache import KVCache
+from worldmodel.memory import check_memory
 from worldmodel.models import load_playable
 from worldmodel.runtime import blob_folder, choose_runtime, fastest_dtype
 from worldmodel.sampler import Decoder, Network, NetworkConfig, Sampler, sample
@@ -101,10 +102,14 @@ class WorldSession:
         self.device, self.dtype, self.runtime = device, dtype, runtime
         eager = runtime == "torch"
         weights = dtype if eager else torch.float32  # others are given float32 to compile
+        self._block = playable.rollout.block_frames
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            networks = [cast(nn.Module, transformer), cast(nn.Module, autoencoder)]
+            check_memory(networks, transformer.config, playable.cache, self._block, dtype, free)
         self._transformer: Network = prepare(transformer, device, weights)
         self._autoencoder: Decoder = prepare(autoencoder, device, weights)
         self._read_prompt = read_prompt or _vocabulary(transformer)
-        self._block = playable.rollout.block_frames
         config = transformer.config
         self._cache = KVCache(
             playable.cache,
