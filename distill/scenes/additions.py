@@ -19,6 +19,7 @@ from distill.scenes.terrain import SIZE_M, Terrain
 
 DECK_M = 0.45  # above the water
 REEDS_DEPTH_M = 0.55
+YAWS = 10  # tried for each place of a bridge or jetty
 Rows = NDArray[np.float64]
 
 
@@ -135,15 +136,17 @@ def _over_water(terrain: Terrain, name: str, count: int, rng: np.random.Generato
     """A bridge has land at both ends, a jetty at one."""
     kind = kinds()[kind_index(name)]
     half = 0.5 * float(np.ptp(kind.mesh[:, 2]))
-    tries = 3000
-    x, z = rng.uniform(-0.38, 0.38, (2, tries)) * SIZE_M
-    yaw = rng.uniform(0.0, math.tau, tries)
+    x, z = rng.uniform(-0.38, 0.38, (2, 3000)) * SIZE_M
+    height = terrain.height_at(x, z)
+    wet = np.nonzero((height < 0.05) & (height > -2.5))[0][:300]
+    x, z = np.repeat(x[wet], YAWS), np.repeat(z[wet], YAWS)
+    yaw = rng.uniform(0.0, math.tau, len(x))
     first, middle, last = (
         terrain.height_at(x + along * np.sin(yaw), z + along * np.cos(yaw))
         for along in (-half, 0.0, half)
     )
     lands = (first > -0.05) & (first < 1.3)
-    good = lands & (last > -0.05) & (last < 1.3) & (middle < 0.0)
+    good = lands & (last > -0.05) & (last < 1.3) & (middle < -0.1)
     if name == "jetty":
         good = lands & (middle < 0.1) & (last < -0.5)
     chosen = np.nonzero(good)[0]
@@ -166,8 +169,19 @@ def _on_free_land(terrain: Terrain, objects: Objects, name: str, rng: np.random.
     solid = objects.footprint_m > 0.0
     away = np.hypot(x[:, None] - objects.x_m[solid], z[:, None] - objects.z_m[solid])
     free = (away > objects.footprint_m[solid] + kind.footprint_m).all(-1)
+    if name == "lighthouse":
+        free &= _by_water(terrain, x, z)
     at = np.nonzero(free)[0][:1]
     return _rows(kind, x[at], height[at], z[at], rng.uniform(0.0, math.tau, len(at)), rng)
+
+
+def _by_water(terrain: Terrain, x: Field, z: Field) -> NDArray[np.bool_]:
+    near = np.zeros(len(x), bool)
+    for turn in np.arange(8) * (math.tau / 8):
+        for away in (20.0, 40.0):
+            height = terrain.height_at(x + away * math.cos(turn), z + away * math.sin(turn))
+            near |= height < -0.5
+    return near
 
 
 def _flock(terrain: Terrain, rng: np.random.Generator) -> Rows:

@@ -91,7 +91,7 @@ def _about_landmarks(
     if not len(goals):
         return x, z
     goal = goals[rng.integers(len(goals), size=len(x))]
-    away, bearing = rng.uniform(9.0, 38.0, len(x)), rng.uniform(0.0, math.tau, len(x))
+    away, bearing = rng.uniform(13.0, 42.0, len(x)), rng.uniform(0.0, math.tau, len(x))
     near = np.arange(len(x)) % 3 == 1
     limit = 0.34 * SIZE_M
     return (

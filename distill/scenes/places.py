@@ -209,7 +209,7 @@ class Weather:
 
 
 CLEAR = Weather("clear")
-FOG = Weather("fog", sun=0.30, overcast=0.90, ambient=1.12, grey=0.9, haze_per_m=(0.022, 0.036))
+FOG = Weather("fog", sun=0.30, overcast=0.90, ambient=1.12, grey=0.9, haze_per_m=(0.014, 0.024))
 RAIN = Weather(
     "rain",
     sun=0.12,

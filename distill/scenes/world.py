@@ -157,7 +157,9 @@ def _under(light: Light, weather: Weather, rng: np.random.Generator) -> Light:
     """The light when clouds or fog come between; the sky greys, as bright as it was."""
     if weather == CLEAR:
         return light
-    grey = weather.grey * float(light.horizon.mean()) * np.array([0.95, 1.0, 1.07])
+    brightness = weather.grey + 0.8 * (1.0 - weather.grey) * light.dark  # lamps light low clouds
+    neutral = float(light.horizon.mean()) * np.array([0.95, 1.0, 1.07])
+    grey = brightness * (0.65 * neutral + 0.35 * light.horizon)
     hidden = weather.overcast
     return replace(
         light,
