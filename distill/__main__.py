@@ -171,6 +171,7 @@ def _add_import(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> 
     add("--fps", type=float, default=12.0, help="of the clips; default 12")
     add("--frames-per-clip", type=int, default=64)
     add("--held-out", type=float, default=0.1, help="share of the walks kept for evaluation")
+    add("--static", action="store_true", help="nothing moves by itself in this world")
     add("--skip-bad", action="store_true", help="tell and count what is broken, and go on")
     add("--scale", help="keep, walk, walk-each, or metres per unit; docs/your-own-world.md")
     add("--widest-deg", type=float, help="cut wider lenses to this horizontal field of view")
@@ -242,6 +243,7 @@ def _import(arguments: argparse.Namespace) -> None:
         metres_per_unit=metres,
         level=chosen.level,
         held_out=arguments.held_out,
+        static=arguments.static,
         skip_bad=arguments.skip_bad,
         source=arguments.source or f"{arguments.format}: {Path(arguments.src).name}",
         licence=arguments.licence,

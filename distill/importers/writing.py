@@ -38,6 +38,7 @@ class ImportConfig:
     metres_per_unit: float | None = None  # with scale `given`
     level: bool = True  # turn worlds so that y points down; recordings are level already
     held_out: float = 0.1  # share of the tracks (of one track: of its end)
+    static: bool = False  # nothing moves by itself, so clips may be played backwards
     skip_bad: bool = False
     source: str
     licence: str = "unknown"
@@ -272,5 +273,6 @@ def _write_shard(clips: Sequence[Clip], path: Path, config: ImportConfig) -> Non
         metadata={
             "frames_per_second": json.dumps([config.frames_per_second] * len(clips)),
             "tracks": json.dumps([clip.track for clip in clips]),
+            "one_way": json.dumps([not config.static] * len(clips)),
         },
     )

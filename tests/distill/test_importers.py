@@ -91,6 +91,12 @@ def test_poses_may_be_the_inverse_if_that_is_said(tmp_path: Path) -> None:
     assert_is_the_curve(bring("poses", folder, tmp_path / "clips", *said))
 
 
+def test_clips_are_played_backwards_only_if_the_world_is_said_to_be_static(tmp_path: Path) -> None:
+    folder = maker.write_poses(tmp_path / "source")
+    assert bring("poses", folder, tmp_path / "moving").one_way(0)
+    assert not bring("poses", folder, tmp_path / "still", "--static").one_way(0)
+
+
 def test_a_faster_source_is_thinned_and_every_frame_keeps_its_pose(tmp_path: Path) -> None:
     folder = maker.write_poses(tmp_path / "source", frames=60, fps=24.0)
     assert_is_the_curve(bring("poses", folder, tmp_path / "clips"), every=2)
