@@ -245,7 +245,7 @@ def _import(arguments: argparse.Namespace) -> None:
         held_out=arguments.held_out,
         static=arguments.static,
         skip_bad=arguments.skip_bad,
-        source=arguments.source or f"{arguments.format}: {Path(arguments.src).name}",
+        source=arguments.source or f"{arguments.format}: {Path(arguments.src).resolve().name}",
         licence=arguments.licence,
         facts={"format": arguments.format},
     )
@@ -254,6 +254,7 @@ def _import(arguments: argparse.Namespace) -> None:
     items = chosen.find(arguments.src, _hints(arguments))
     outcome = import_tracks(items, config, arguments.out)
     skipped = f", {outcome.skipped} skipped" if outcome.skipped else ""
+    skipped += f", {outcome.short} shorter than a clip left out" if outcome.short else ""
     print(f"{arguments.out}: {outcome.clips} clips, {outcome.held_out} held out{skipped}")
 
 
@@ -293,7 +294,7 @@ def _recorded(src: str, _hints: Any) -> list[Any]:
         recording = read_recording(folder)
         begins = [event["scene"] for event in recording.events if event["event"] == "begin"]
         prompt = begins[0]["prompt"] if len({scene["prompt"] for scene in begins}) == 1 else ""
-        for nth, seen in enumerate(trajectories(recording)):
+        for nth, seen in enumerate(way for way in trajectories(recording) if way):
             lenses = [one.camera.intrinsics for one in seen]
             way = Way(
                 name=f"{folder.name} {nth}",
