@@ -171,6 +171,7 @@ def _add_import(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> 
     add("--fps", type=float, default=12.0, help="of the clips; default 12")
     add("--frames-per-clip", type=int, default=64)
     add("--held-out", type=float, default=0.1, help="share of the walks kept for evaluation")
+    add("--static", action="store_true", help="nothing moves by itself in this world")
     add("--skip-bad", action="store_true", help="tell and count what is broken, and go on")
     add("--scale", help="keep, walk, walk-each, or metres per unit; docs/your-own-world.md")
     add("--widest-deg", type=float, help="cut wider lenses to this horizontal field of view")
@@ -242,8 +243,9 @@ def _import(arguments: argparse.Namespace) -> None:
         metres_per_unit=metres,
         level=chosen.level,
         held_out=arguments.held_out,
+        static=arguments.static,
         skip_bad=arguments.skip_bad,
-        source=arguments.source or f"{arguments.format}: {Path(arguments.src).name}",
+        source=arguments.source or f"{arguments.format}: {Path(arguments.src).resolve().name}",
         licence=arguments.licence,
         facts={"format": arguments.format},
     )
@@ -252,6 +254,7 @@ def _import(arguments: argparse.Namespace) -> None:
     items = chosen.find(arguments.src, _hints(arguments))
     outcome = import_tracks(items, config, arguments.out)
     skipped = f", {outcome.skipped} skipped" if outcome.skipped else ""
+    skipped += f", {outcome.short} shorter than a clip left out" if outcome.short else ""
     print(f"{arguments.out}: {outcome.clips} clips, {outcome.held_out} held out{skipped}")
 
 
@@ -291,7 +294,7 @@ def _recorded(src: str, _hints: Any) -> list[Any]:
         recording = read_recording(folder)
         begins = [event["scene"] for event in recording.events if event["event"] == "begin"]
         prompt = begins[0]["prompt"] if len({scene["prompt"] for scene in begins}) == 1 else ""
-        for nth, seen in enumerate(trajectories(recording)):
+        for nth, seen in enumerate(way for way in trajectories(recording) if way):
             lenses = [one.camera.intrinsics for one in seen]
             way = Way(
                 name=f"{folder.name} {nth}",

@@ -37,6 +37,7 @@ def adapted(playable: PlayableConfig, clips: ClipSet) -> PlayableConfig:
         playable,
         summary=f"Made of {len(clips)} clips: {clips.manifest['source']}.",
         licence=str(clips.manifest["licence"]),
+        static_world=not any(any(shard.one_way) for shard in clips.shards),
         frames_per_second=float(rate),
         intrinsics=Intrinsics(fx, fy, cx, cy),
         limits=MotionLimits(

@@ -76,9 +76,7 @@ def levelled(cameras: Array) -> Array:
     vertical = _vertical(right, down)
     ahead = world_from_camera[0, :3, 2]
     ahead = ahead - vertical * (ahead @ vertical)
-    if (
-        np.linalg.norm(ahead) < 1e-3
-    ):  # it looks straight up or down: its own top tells where ahead is
+    if np.linalg.norm(ahead) < 1e-3:  # straight up or down: the camera's top tells what is ahead
         ahead = -down[0] * np.sign(world_from_camera[0, :3, 2] @ vertical)
         ahead = ahead - vertical * (ahead @ vertical)
     ahead /= np.linalg.norm(ahead)
@@ -97,7 +95,6 @@ def _vertical(right: Array, down: Array) -> Array:
     if values[1] > max(FEW_TURNS, ROLL * values[0]):
         vertical = vectors[:, 0]
         return vertical * (1.0 if vertical @ mean >= 0 else -1.0)
-    across = right.mean(0)
-    across /= np.linalg.norm(across)
+    across = vectors[:, 2]  # where the right axes lie, whichever way they point
     mean = mean - across * (mean @ across)
     return mean / np.linalg.norm(mean)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -16,22 +17,29 @@ VIDEOS = (".mp4", ".mkv", ".mov", ".webm", ".avi")
 IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 
 
-def video_times(path: Path) -> Array:
-    """When each frame is shown, in seconds, rising; from the packets, without decoding.
-
-    Raises:
-        ValueError: if it is no video.
-    """
+def _stamps(path: Path) -> tuple[list[int], Fraction]:
+    """When each frame is shown, rising, and the unit of that in seconds; without decoding."""
     try:
         with av.open(path) as container:
             stream = container.streams.video[0]
             unit = stream.time_base
-            shown = [packet.pts for packet in container.demux(stream) if packet.size]
+            packets = [packet for packet in container.demux(stream) if packet.size]
+            shown = [packet.pts for packet in packets if not packet.is_discard]
     except (OSError, av.FFmpegError, IndexError) as error:
         raise ValueError(f"{path}: no video that can be read ({error})") from None
     if unit is None or not shown or None in shown:
         raise ValueError(f"{path}: a video without times")
-    return np.sort(np.array([float(pts * unit) for pts in shown if pts is not None]))
+    return sorted(stamp for stamp in shown if stamp is not None), unit
+
+
+def video_times(path: Path) -> Array:
+    """When each frame is shown, in seconds, rising.
+
+    Raises:
+        ValueError: if it is no video.
+    """
+    stamps, unit = _stamps(path)
+    return np.array([float(stamp * unit) for stamp in stamps])
 
 
 def video_size(path: Path) -> tuple[int, int]:
@@ -42,22 +50,26 @@ def video_size(path: Path) -> tuple[int, int]:
 
 
 def video_reader(path: Path) -> Read:
-    """Reads frames by their place in the order of showing."""
+    """Reads frames by their place in the order of showing.
+
+    Frames are found by their time: one that cannot be decoded must not shift the others.
+    """
 
     def read(indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        stamps, _ = _stamps(path)
         wanted = list(indices)
         try:
             with av.open(path) as container:
-                for place, frame in enumerate(container.decode(video=0)):
-                    if not wanted:
-                        return
-                    if place == wanted[0]:
+                for frame in container.decode(video=0):
+                    if not wanted or frame.pts is None or frame.pts > stamps[wanted[0]]:
+                        break
+                    if frame.pts == stamps[wanted[0]]:
                         wanted.pop(0)
                         yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
         except av.FFmpegError as error:
             raise ValueError(f"{path}: broken off at frame {wanted[0]} ({error})") from None
         if wanted:
-            raise ValueError(f"{path}: ends before frame {wanted[0]}")
+            raise ValueError(f"{path}: frame {wanted[0]} cannot be decoded")
 
     return read
 

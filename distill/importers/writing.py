@@ -38,6 +38,7 @@ class ImportConfig:
     metres_per_unit: float | None = None  # with scale `given`
     level: bool = True  # turn worlds so that y points down; recordings are level already
     held_out: float = 0.1  # share of the tracks (of one track: of its end)
+    static: bool = False  # nothing moves by itself, so clips may be played backwards
     skip_bad: bool = False
     source: str
     licence: str = "unknown"
@@ -69,14 +70,16 @@ class Plan:
 
     track: Track
     chosen: list[int]
-    starts: list[int]
+    starts: list[int]  # none: too short
+    longest: int  # frames in a row
 
 
 @dataclass
 class Outcome:
     clips: int = 0
     held_out: int = 0
-    skipped: int = 0
+    skipped: int = 0  # broken
+    short: int = 0  # whole, but shorter than a clip
 
 
 def import_tracks(items: Sequence[Item], config: ImportConfig, out: Path) -> Outcome:
@@ -94,9 +97,12 @@ def import_tracks(items: Sequence[Item], config: ImportConfig, out: Path) -> Out
     tracks = [t for t in bad.map(_opened, items, [i.name for i in items], "open") if t]
     scale, tracks = _scaled(tracks, config)
     found = bad.map(partial(_plan, config), tracks, [track.name for track in tracks], None)
-    train, held_out = _split([plan for plan in found if plan], config)
-    if not train:
-        raise ValueError(f"nothing to import: {outcome.skipped} of {len(items)} skipped")
+    plans = [plan for plan in found if plan]
+    long_enough = [plan for plan in plans if plan.starts]
+    outcome.short = len(plans) - len(long_enough)
+    if not long_enough:
+        raise ValueError(_nothing(outcome, items, plans, config))
+    train, held_out = _split(long_enough, config)
     unfinished = out.with_name(f".{out.name}.{os.getpid()}.partial")
     unfinished.mkdir(parents=True)
     try:
@@ -104,12 +110,26 @@ def import_tracks(items: Sequence[Item], config: ImportConfig, out: Path) -> Out
         if held_out:
             outcome.held_out = _write(held_out, unfinished / HELD_OUT, config, bad, scale)
         if not outcome.clips:
-            raise ValueError(f"nothing to import: {outcome.skipped} of {len(items)} skipped")
+            raise ValueError(_nothing(outcome, items, plans, config))
         unfinished.rename(out)
     except BaseException:  # an interrupted import leaves nothing behind
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     return outcome
+
+
+def _nothing(
+    outcome: Outcome, items: Sequence[Item], plans: Sequence[Plan], config: ImportConfig
+) -> str:
+    text = f"nothing to import: {outcome.skipped} of {len(items)} skipped"
+    if not outcome.short:
+        return text
+    longest = max(plan.longest for plan in plans)
+    return (
+        f"{text}, {outcome.short} too short: at most {longest} frames in a row at"
+        f" {config.frames_per_second:g}/s, a clip has {config.frames_per_clip}; choose a smaller"
+        " --frames-per-clip"
+    )
 
 
 def _opened(item: Item) -> Track:
@@ -169,13 +189,8 @@ def _in_metres(track: Track, unit: float, *, level: bool) -> Track:
 def _plan(config: ImportConfig, track: Track) -> Plan:
     parts = runs(track, config.frames_per_second)
     starts = windows([len(part) for part in parts], config.frames_per_clip)
-    if not starts:
-        longest = max(len(part) for part in parts)
-        raise ValueError(
-            f"{longest} frames in a row at {config.frames_per_second:g}/s, a clip has"
-            f" {config.frames_per_clip}; choose a smaller --frames-per-clip"
-        )
-    return Plan(track, [index for part in parts for index in part], starts)
+    chosen = [index for part in parts for index in part]
+    return Plan(track, chosen, starts, max(len(part) for part in parts))
 
 
 def _split(plans: list[Plan], config: ImportConfig) -> tuple[list[Plan], list[Plan]]:
@@ -228,7 +243,9 @@ def _write(plans: list[Plan], folder: Path, config: ImportConfig, bad: _Bad, sca
         "size_px": [config.fit.width_px, config.fit.height_px],
         "tracks": len(plans),
     }
-    if count:
+    if not count:
+        folder.rmdir()
+    else:
         told: dict[str, Any] = {"scale": asdict(scale), "import": facts}
         write_manifest(folder, source=config.source, licence=config.licence, **told)
     return count
@@ -240,10 +257,15 @@ def _clips(plan: Plan, config: ImportConfig) -> Iterator[Clip]:
     needed = sorted({start + k for start in plan.starts for k in range(length)})
     kept: dict[int, tuple[NDArray[np.uint8], Array]] = {}
     starts = list(plan.starts)
-    box = None
+    box, size = None, None
     frames = track.read([plan.chosen[place] for place in needed])
     for place, frame in zip(needed, frames, strict=True):
         height, width = frame.shape[:2]
+        size = size or (width, height)
+        if size != (width, height):
+            raise ValueError(
+                f"frames of {size[0]}x{size[1]} and of {width}x{height} px in one walk"
+            )
         index = plan.chosen[place]
         box = box or config.fit.box(width, height, float(track.intrinsics[index, 0]))
         lens = fit_intrinsics(track.intrinsics[index], width, height, box)
@@ -272,5 +294,6 @@ def _write_shard(clips: Sequence[Clip], path: Path, config: ImportConfig) -> Non
         metadata={
             "frames_per_second": json.dumps([config.frames_per_second] * len(clips)),
             "tracks": json.dumps([clip.track for clip in clips]),
+            "one_way": json.dumps([not config.static] * len(clips)),
         },
     )

@@ -117,6 +117,13 @@ def test_without_turns_the_mean_of_the_cameras_tells_what_is_down() -> None:
     assert np.allclose(found, straight([0, 1, 2, 3]))
 
 
+def test_a_walk_that_begins_with_a_look_straight_down_begins_with_yaw_0() -> None:
+    views = [Viewpoint(yaw_rad=0.3 * k, pitch_rad=-math.pi / 2 + 0.1 * k) for k in range(8)]
+    cameras = np.stack([view.camera_from_world() for view in views])
+    tilt = pose(rotation_of(np.array([0.36, 0.48, 0.0, 0.8])))
+    assert np.allclose(levelled(cameras @ tilt), cameras)
+
+
 def test_rounded_poses_are_made_exact_and_what_is_no_rotation_is_refused() -> None:
     exact = np.stack([inverse(Viewpoint(yaw_rad=0.3 * k).camera_from_world()) for k in range(4)])
     mended = rigid(np.round(exact, 3))

@@ -85,6 +85,7 @@ def test_the_export_plays_as_its_clips_were_played(loop: Path) -> None:
     playable, _, _ = load_model(folder)
     assert (playable.name, playable.licence) == ("walked", "CC0-1.0")
     assert (playable.rollout.steps, playable.frames_per_second) == (2, 12.0)
+    assert not playable.static_world, "nobody said that nothing moves in it"
     base = strict.load(loop / "base" / "model.yaml", PlayableConfig)
     assert playable.intrinsics.fx == pytest.approx(base.intrinsics.fx, abs=1e-6)
     assert playable.limits.translation_m_per_frame == pytest.approx(2.4 / 12, abs=1e-5)
@@ -169,7 +170,7 @@ def test_a_model_is_played_within_the_motion_of_its_clips(tmp_path: Path) -> Non
     playable = card.adapted(strict.load("configs/export/nano.yaml", PlayableConfig), clips)
     assert playable.intrinsics.fx == pytest.approx(0.6) and playable.limits.height_m[0] == 0.0
     assert 0.1 < playable.limits.translation_m_per_frame <= 0.6
-    assert playable.licence == "Apache-2.0"
+    assert playable.licence == "Apache-2.0" and playable.static_world
     with pytest.raises(ValueError, match="frames of 64x112 px, but the model's are 32x64 px"):
         card.write_starts(clips, tmp_path / "starts", tiny.autoencoder().config)
 

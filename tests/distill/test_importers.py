@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from distill.__main__ import main
 from distill.clip_facts import problems
 from distill.clips import ClipSet
 from distill.importers.games import View
+from distill.importers.pictures import video_reader, video_times
 from distill.importers.tracks import Axes
 from tests.distill import source_maker as maker
 from tests.engine.fakes import FakeWorld
@@ -89,6 +91,12 @@ def test_poses_may_be_the_inverse_if_that_is_said(tmp_path: Path) -> None:
     np.save(folder / "poses.npy", np.linalg.inv(maker.world_from_camera(40)))
     said = ("--poses-are", "camera-from-world")
     assert_is_the_curve(bring("poses", folder, tmp_path / "clips", *said))
+
+
+def test_clips_are_played_backwards_only_if_the_world_is_said_to_be_static(tmp_path: Path) -> None:
+    folder = maker.write_poses(tmp_path / "source")
+    assert bring("poses", folder, tmp_path / "moving").one_way(0)
+    assert not bring("poses", folder, tmp_path / "still", "--static").one_way(0)
 
 
 def test_a_faster_source_is_thinned_and_every_frame_keeps_its_pose(tmp_path: Path) -> None:
@@ -233,7 +241,7 @@ def _distort(folder: Path) -> None:
         ("a video with poses.npy", lambda f: (f / "intrinsics.npy").unlink(), [], "--intrinsics"),
         ("a video with poses.npy", lambda f: (f / "video.mp4").write_bytes(b"no"), [], "no video"),
         ("a video with poses.npy", lambda _: None, ["--fps", "30"], "12 frames a second, 30 are"),
-        ("a video with poses.npy", lambda _: None, ["--frames-per-clip", "50"], "40 frames in a row"),
+        ("a video with poses.npy", lambda _: None, ["--frames-per-clip", "50"], "too short: at most 40"),
         ("nerfstudio", lambda _: None, [], "--source-fps"),
         ("nerfstudio", _distort, ["--source-fps", "12"], "distorted (k1): undistort"),
         ("nerfstudio", lambda f: (f / "images/frame_00007.png").unlink(), ["--source-fps", "12"],
@@ -280,6 +288,40 @@ def test_bad_items_are_skipped_with_a_count_if_that_is_asked_for(
     assert main([*command, "--skip-bad"]) == 2
     assert "nothing to import: 1 of 1 skipped" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_a_walk_shorter_than_a_clip_is_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maker.write_poses(tmp_path / "source" / "a", frames=20)
+    maker.write_poses(tmp_path / "source" / "b", frames=5)
+    bring("poses", tmp_path / "source", tmp_path / "clips", "--held-out", "0")
+    assert "3 clips, 0 held out, 1 shorter than a clip left out" in capsys.readouterr().out
+
+
+def test_a_frame_that_cannot_be_decoded_is_named_and_shifts_no_other(tmp_path: Path) -> None:
+    path = maker.write_video(tmp_path / "a.mp4", 30)
+    with av.open(path) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][20]
+        place, size = packet.pos, packet.size
+    data = bytearray(path.read_bytes())
+    data[place : place + size] = bytes(size)
+    path.write_bytes(data)
+    assert len(video_times(path)) == 30
+    kept: list[int] = []
+    with pytest.raises(ValueError, match=r"a\.mp4: (frame \d+ cannot be decoded|broken off)"):
+        kept.extend(map(maker.number_of, video_reader(path)(range(30))))
+    assert kept == list(range(len(kept))) and len(kept) >= 15
+
+
+def test_pictures_of_two_sizes_in_one_walk_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    src = maker.write_nerfstudio(tmp_path / "source")
+    Image.new("RGB", (48, 32)).save(src / "images" / "frame_00005.png")
+    out = ["--out", str(tmp_path / "clips"), "--source-fps", "12"]
+    assert main(["import", "nerfstudio", str(src), *out, *SMALL]) == 2
+    assert "frames of 96x64 and of 48x32 px in one walk" in capsys.readouterr().err
 
 
 def test_an_export_of_the_player_is_not_read_the_wrong_way_round(
