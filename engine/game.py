@@ -108,6 +108,7 @@ class Game:
             config.controls,
             peek_input=self.input.peek,
             history=config.history,
+            effort=config.effort,
             on_change=self._wake_up,
         )
         self.title: TitleScreen | None = None
@@ -173,6 +174,9 @@ class Game:
         self.loop.set_rewinding(REWIND in self.input.held())
         self._write_save()
         self._watch_recording()
+        lowered = self.loop.take_lowered()
+        if lowered:
+            self._say(f"{lowered} · {short_name(self._config.keys.effort[0])} chooses")
         self._check_chosen()
         newest = self._newest_awaited()
         if newest is not None:
@@ -311,6 +315,7 @@ class Game:
                 generated_fps=round(stats.frames_per_second, 1),
                 shown_fps=round(self._drawn_meter.rate(now_s), 1),
                 step_ms=round(1000 * stats.step_s),
+                effort=stats.effort,
                 latency=self._latency_lines(),
             )
         return replace(
@@ -391,12 +396,17 @@ class Game:
             "help": self._toggle_help,
             "hud": self._next_hud,
             "timewarp": self._toggle_timewarp,
+            "effort": self._choose_effort,
             "leave": self._step_back,
         }
 
     def _act(self, action: str) -> None:
         self._actions()[action]()
         self._dirty = True
+
+    def _choose_effort(self) -> None:
+        chosen = self.loop.choose_effort()
+        self._say(chosen or f"{self._model} has no fewer steps")
 
     def _nudge(self, moments: int) -> None:
         self._pause(True, photo=self.timewarp)
