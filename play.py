@@ -75,9 +75,10 @@ def load_session(
     runtime: RuntimeChoice = "auto",
     tell: Callable[[str], None] | None = None,
 ) -> WorldGenerator:
+    from worldmodel import runtime as runtimes
     from worldmodel import session  # brings torch: seconds that bad input need not wait for
 
-    return session.load_session(
+    world = session.load_session(
         folder,
         device=device,
         steps=steps,
@@ -85,6 +86,8 @@ def load_session(
         runtime=runtime,
         tell=tell,
     )
+    runtimes.spare_threads(world.runtime)
+    return world
 
 
 def say(words: str) -> None:

@@ -22,7 +22,7 @@ from engine.input import PlayerInput
 from engine.latency import LatencyLog, write_report
 from engine.loop import Generated, GenerationLoop, Prepare
 from engine.output import free_name
-from engine.pacing import RateMeter, frame_due
+from engine.pacing import RateMeter, draw_period_s, frame_due
 from engine.painting import short_name
 from engine.prompt import PromptEntry
 from engine.recording import Recorder
@@ -35,7 +35,6 @@ from engine.viewer import SpriteLayer, Viewer
 from engine.warmup import Waiting
 from engine.window import Window
 
-DRAWING_SHARE = 0.5  # of the time at most, where drawing takes the processor from the model
 PAUSED_WAIT_S = 0.25
 LOADING_WAIT_S = 1 / 15  # as often as frames will come: drawing may slow the model measured now
 STATUS_PERIOD_S = 0.25
@@ -265,7 +264,11 @@ class Game:
         flipped_s = time.monotonic()
         self._drawn_meter.add(flipped_s)
         self._measure(flipped_s)
-        self._next_draw_s = now_s + self._draw_period_s(flipped_s - now_s)
+        window = self.window
+        took_s = flipped_s - now_s
+        self._next_draw_s = now_s + draw_period_s(
+            window.refresh_hz, took_s, vsync=window.vsync, software=window.software
+        )
 
     def _measure(self, flipped_s: float) -> None:
         if self._unshown is not None:
@@ -294,12 +297,6 @@ class Game:
             timewarp=self.timewarp,
             runtime=self.loop.spec.runtime if self.loop.spec is not None else "",
         )
-
-    def _draw_period_s(self, took_s: float) -> float:
-        period_s = 1 / self.window.refresh_hz
-        if self.window.software:
-            return max(period_s, took_s / DRAWING_SHARE)
-        return 0.0 if self.window.vsync else period_s  # a flip that waits keeps the pace itself
 
     def _hud_state(self, newest: Generated | None, now_s: float) -> HudState:
         spec = self.loop.spec
