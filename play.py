@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,9 +75,10 @@ def load_session(
     runtime: RuntimeChoice = "auto",
     tell: Callable[[str], None] | None = None,
 ) -> WorldGenerator:
+    from worldmodel import runtime as runtimes
     from worldmodel import session  # brings torch: seconds that bad input need not wait for
 
-    return session.load_session(
+    world = session.load_session(
         folder,
         device=device,
         steps=steps,
@@ -84,6 +86,8 @@ def load_session(
         runtime=runtime,
         tell=tell,
     )
+    runtimes.spare_threads(world.runtime)
+    return world
 
 
 def say(words: str) -> None:
@@ -112,6 +116,8 @@ def run_window(request: Request, load_world: LoadWorld) -> None:
     from engine.warmup import Waiting, warm_at_held_rate
 
     options, waiting = request.options, Waiting()
+    config = request.config
+    effort = config.effort if options.steps is None else replace(config.effort, auto=False)
 
     def prepare() -> WorldGenerator:
         world = load_world(
@@ -122,7 +128,7 @@ def run_window(request: Request, load_world: LoadWorld) -> None:
             runtime=options.runtime or "auto",
             tell=waiting.tell,
         )
-        warm_at_held_rate(world, request.scene.start, options.fps)
+        warm_at_held_rate(world, request.scene.start, options.fps, effort=effort)
         return world
 
     begin = request.scene if request.save is None else saves.read_save(request.save, STATES)
@@ -131,7 +137,7 @@ def run_window(request: Request, load_world: LoadWorld) -> None:
         begin,
         request.scenes,
         request.model,
-        request.config,
+        replace(config, effort=effort),
         STATES,
         options.record,
         title=request.title,

@@ -36,6 +36,7 @@ class KeyBindings:
     help: tuple[str, ...] = ("f1",)
     hud: tuple[str, ...] = ("f2",)
     timewarp: tuple[str, ...] = ("f3",)
+    effort: tuple[str, ...] = ("f4",)
     leave: tuple[str, ...] = ("escape",)
 
     def __post_init__(self) -> None:

@@ -33,6 +33,7 @@ class ControlSettings:
     mouse_rad_per_px: float = 0.0025
     invert_mouse: bool = False
     stick_look_rad_per_s: float = 1.4
+    invert_stick: bool = False
     stick_dead_zone: float = 0.15  # share of the stick's travel that counts as rest
     look_carry_s: float = 0.35  # how long a look faster than the model can turn goes on
 
@@ -109,7 +110,7 @@ def look_speed(
         _key(held, "look_right", "look_left") * KEY_LOOK_RAD_PER_S
         + right * settings.stick_look_rad_per_s,
         _key(held, "look_up", "look_down") * KEY_LOOK_RAD_PER_S
-        + up * settings.stick_look_rad_per_s,
+        + up * settings.stick_look_rad_per_s * (-1.0 if settings.invert_stick else 1.0),
     )
 
 

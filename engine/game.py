@@ -22,7 +22,7 @@ from engine.input import PlayerInput
 from engine.latency import LatencyLog, write_report
 from engine.loop import Generated, GenerationLoop, Prepare
 from engine.output import free_name
-from engine.pacing import RateMeter, frame_due
+from engine.pacing import RateMeter, draw_period_s, frame_due
 from engine.painting import short_name
 from engine.prompt import PromptEntry
 from engine.recording import Recorder
@@ -35,7 +35,6 @@ from engine.viewer import SpriteLayer, Viewer
 from engine.warmup import Waiting
 from engine.window import Window
 
-DRAWING_SHARE = 0.5  # of the time at most, where drawing takes the processor from the model
 PAUSED_WAIT_S = 0.25
 LOADING_WAIT_S = 1 / 15  # as often as frames will come: drawing may slow the model measured now
 STATUS_PERIOD_S = 0.25
@@ -108,6 +107,7 @@ class Game:
             config.controls,
             peek_input=self.input.peek,
             history=config.history,
+            effort=config.effort,
             on_change=self._wake_up,
         )
         self.title: TitleScreen | None = None
@@ -173,6 +173,9 @@ class Game:
         self.loop.set_rewinding(REWIND in self.input.held())
         self._write_save()
         self._watch_recording()
+        lowered = self.loop.take_lowered()
+        if lowered:
+            self._say(f"{lowered} · {short_name(self._config.keys.effort[0])} chooses")
         self._check_chosen()
         newest = self._newest_awaited()
         if newest is not None:
@@ -261,7 +264,11 @@ class Game:
         flipped_s = time.monotonic()
         self._drawn_meter.add(flipped_s)
         self._measure(flipped_s)
-        self._next_draw_s = now_s + self._draw_period_s(flipped_s - now_s)
+        window = self.window
+        took_s = flipped_s - now_s
+        self._next_draw_s = now_s + draw_period_s(
+            window.refresh_hz, took_s, vsync=window.vsync, software=window.software
+        )
 
     def _measure(self, flipped_s: float) -> None:
         if self._unshown is not None:
@@ -291,12 +298,6 @@ class Game:
             runtime=self.loop.spec.runtime if self.loop.spec is not None else "",
         )
 
-    def _draw_period_s(self, took_s: float) -> float:
-        period_s = 1 / self.window.refresh_hz
-        if self.window.software:
-            return max(period_s, took_s / DRAWING_SHARE)
-        return 0.0 if self.window.vsync else period_s  # a flip that waits keeps the pace itself
-
     def _hud_state(self, newest: Generated | None, now_s: float) -> HudState:
         spec = self.loop.spec
         if newest is None or spec is None:
@@ -311,6 +312,7 @@ class Game:
                 generated_fps=round(stats.frames_per_second, 1),
                 shown_fps=round(self._drawn_meter.rate(now_s), 1),
                 step_ms=round(1000 * stats.step_s),
+                effort=stats.effort,
                 latency=self._latency_lines(),
             )
         return replace(
@@ -391,12 +393,17 @@ class Game:
             "help": self._toggle_help,
             "hud": self._next_hud,
             "timewarp": self._toggle_timewarp,
+            "effort": self._choose_effort,
             "leave": self._step_back,
         }
 
     def _act(self, action: str) -> None:
         self._actions()[action]()
         self._dirty = True
+
+    def _choose_effort(self) -> None:
+        chosen = self.loop.choose_effort()
+        self._say(chosen or f"{self._model} has no fewer steps")
 
     def _nudge(self, moments: int) -> None:
         self._pause(True, photo=self.timewarp)

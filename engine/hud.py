@@ -46,6 +46,7 @@ class HudState:
     loading: str = ""  # what is being waited for; empty once the world is there
     loading_phase: float = 0.0  # 0 to 1, where the moving light is
     runtime: str = ""  # what computes the model
+    effort: str = ""  # denoising steps of a frame
     paused: bool = False
     photo: bool = False  # paused, with a free look
     timewarp: bool = True
@@ -189,6 +190,8 @@ def status_of(state: HudState) -> tuple[str, str, bool]:
         f"{state.generated_fps:.1f} frames/s generated · {state.shown_fps:.0f} shown"
         f" · {state.step_ms:.0f} ms a step"
     )
+    if state.effort:
+        speed += f" · {state.effort}"
     if state.runtime:
         speed += f" · {state.runtime}"
     if not state.timewarp:
@@ -377,6 +380,7 @@ def help_sheet(keys: KeyBindings, scale: float) -> Surface:
         ("screenshot", ("screenshot",)),
         ("status, latencies, nothing", ("hud",)),
         ("timewarp on or off", ("timewarp",)),
+        ("steps a frame: automatic, most, fewer", ("effort",)),
         ("pause and free the mouse; again: leave", ("leave",)),
     ]
     lists = [_help_list(entries, keys, scale) for entries in (walking, running)]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.controls import ControlSettings, InputSample, Player, look_ahead, walk
+from engine.effort import Effort, EffortSettings
 from engine.history import History, HistorySettings, Moment
 from engine.pacing import RateMeter, next_step_s, rewind_stride, step_period_s
 from engine.prompt import check_words
@@ -54,6 +55,7 @@ class Timeline:
 class LoopStats:
     frames_per_second: float
     step_s: float  # of the newest step
+    effort: str = ""  # how much work a frame is
 
 
 class GenerationLoop:
@@ -71,6 +73,7 @@ class GenerationLoop:
         *,
         peek_input: Callable[[], InputSample] = InputSample,
         history: HistorySettings | None = None,
+        effort: EffortSettings | None = None,
         on_change: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -90,6 +93,9 @@ class GenerationLoop:
         self._walk = 0
         self._scene = Scene("", 0)
         self._history = History(history or HistorySettings())  # of the thread alone
+        self._effort_settings = effort or EffortSettings()
+        self._effort = Effort(self._effort_settings, 0, 0)  # until the model is open
+        self._lowered = ""  # what has become of the steps, until somebody asks
         self._timeline = Timeline(0, None, 0.0)
         self._rewinding_since_s: float | None = None
         self._nudges = 0
@@ -163,6 +169,20 @@ class GenerationLoop:
             self._recorder_wanted = recorder
             self._changed.notify_all()
 
+    def choose_effort(self) -> str:
+        """The next choice of steps, as words; empty if the model leaves none."""
+        with self._changed:
+            if self._effort.most <= 1:
+                return ""
+            self._effort.choose_next()
+            return self._effort.describe()
+
+    def take_lowered(self) -> str:
+        """Words for the player if steps were lowered since the last call."""
+        with self._changed:
+            lowered, self._lowered = self._lowered, ""
+            return lowered
+
     def take_saved(self) -> SavedGame | None:
         with self._changed:
             saved, self._saved = self._saved, None
@@ -205,7 +225,8 @@ class GenerationLoop:
 
     def stats(self) -> LoopStats:
         with self._changed:
-            return LoopStats(self._meter.rate(self._clock()), self._step_s)
+            effort = self._effort.describe() if self._effort.most > 1 else ""
+            return LoopStats(self._meter.rate(self._clock()), self._step_s, effort)
 
     def _run(self) -> None:
         try:
@@ -213,6 +234,7 @@ class GenerationLoop:
             spec = world.spec
             with self._changed:
                 self._spec = spec
+                self._effort = Effort(self._effort_settings, spec.steps, spec.most_steps)
             self._generate(world, spec)
         except Exception as error:  # noqa: BLE001 - any error is raised again by `newest`
             with self._changed:
@@ -240,6 +262,7 @@ class GenerationLoop:
                     at = None
                 self._step(world, spec, began_s)
             world.settle()
+            self._watch(spec, began_s)
 
     def _begin(
         self,
@@ -266,10 +289,10 @@ class GenerationLoop:
             self._publish(frames, cameras, (None, began_s), None)
         newest = self._remember(world, jump=True)
         if self._recorder is not None:
-            self._recorder.begin(newest.number, begin, cameras, frames, spec)
+            self._recorder.begin(newest.number, begin, cameras, frames, world.spec)
 
     def _step(self, world: WorldGenerator, spec: GeneratorSpec, began_s: float) -> None:
-        changed = self._change_prompt(world)
+        changed = self._change_steps(world) | self._change_prompt(world)
         sample, cameras = self._move(spec)
         frames = world.step(cameras)
         times = world.times()
@@ -278,6 +301,29 @@ class GenerationLoop:
             self._recorder.step(self._newest.number, sample, cameras, frames)
         if times is not None:  # a resting camera in a resting world makes no new moment
             self._remember(world, jump=changed)
+
+    def _change_steps(self, world: WorldGenerator) -> bool:
+        """Also after a restore: a snapshot brings back the steps it was made with."""
+        with self._changed:
+            steps = self._effort.steps
+        if steps == world.spec.steps:
+            return False
+        world.set_steps(steps)
+        if self._recorder is not None:
+            self._recorder.steps(steps)
+        return True
+
+    def _watch(self, spec: GeneratorSpec, began_s: float) -> None:
+        """Are frames made as fast as the world's clock wants them?"""
+        now_s = self._clock()
+        with self._changed:
+            newest = self._newest
+            if newest is None or newest.times is None or newest.began_s != began_s:
+                self._effort.pause()
+                return
+            if self._effort.add(now_s, now_s - began_s, step_period_s(spec)):
+                rate = f"{spec.frames_per_second:g} frames/s"
+                self._lowered = f"too slow for {rate}: {self._effort.describe()} now"
 
     def _change_prompt(self, world: WorldGenerator) -> bool:
         with self._changed:
@@ -343,7 +389,7 @@ class GenerationLoop:
         saved = self._saved_game(world, spec)
         newest = self._newest
         assert newest is not None, "the loop starts with a request"
-        self._recorder.begin(newest.number, saved, saved.cameras, saved.frames, spec)
+        self._recorder.begin(newest.number, saved, saved.cameras, saved.frames, world.spec)
 
     def _save(self, world: WorldGenerator, spec: GeneratorSpec, at: int | None) -> None:
         if at is not None:

@@ -7,6 +7,8 @@ from collections import deque
 from worldmodel.types import GeneratorSpec
 
 WORLD_RATES = (6, 8, 10, 12, 15, 20, 24, 30)
+DRAWING_SHARE = 0.5  # of the time at most, where drawing takes the processor from the model
+VSYNC_SLACK = 0.9  # of a display frame: a flip that waits ends later than this anyhow
 MARGIN = 1.1  # a rate is held when the machine could do a tenth more
 
 
@@ -39,6 +41,17 @@ def frame_due(ready_s: float, now_s: float, frames: int, frames_per_second: floa
     """Which frame of a step is on show: its first at once, the others in world time."""
     elapsed = int((now_s - ready_s) * frames_per_second + 1e-6)
     return min(max(elapsed, 0), frames - 1)
+
+
+def draw_period_s(refresh_hz: float, took_s: float, *, vsync: bool, software: bool) -> float:
+    """From the beginning of one drawing, which took `took_s`, to that of the next.
+
+    With `vsync` the flip should keep the pace. Where a driver only promises that, this keeps it.
+    """
+    period_s = 1 / refresh_hz
+    if software:
+        return max(period_s, took_s / DRAWING_SHARE)
+    return VSYNC_SLACK * period_s if vsync else period_s
 
 
 def rewind_stride(held_s: float) -> int:

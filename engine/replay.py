@@ -136,6 +136,9 @@ def replay(recording: Recording, world: WorldGenerator, states: StateFormat) -> 
         if kind == "branch":
             world.restore(_take(known_states, branches, event["to"], recording))
             continue
+        if kind == "steps":
+            world.set_steps(event["steps"])
+            continue
         if kind == "prompt":
             world.set_prompt(event["prompt"])
             continue
@@ -176,7 +179,7 @@ def trajectories(recording: Recording) -> list[list[Seen]]:
     for event in recording.events:
         if event["event"] == "past":
             shown += counts[event["shows"]]
-        elif event["event"] == "prompt":
+        elif event["event"] in ("prompt", "steps"):
             continue
         elif event["event"] == "branch":
             kept = [(number, seen) for number, seen in ways[-1] if number <= event["to"]]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from engine.bindings import KeyBindings
 from engine.controls import ControlSettings
+from engine.effort import EffortSettings
 from engine.history import HistorySettings
 
 
@@ -34,6 +35,7 @@ class PlayConfig:
     recordings: str = "recordings"
     saves: str = "saves"
     history: HistorySettings = field(default_factory=HistorySettings)
+    effort: EffortSettings = field(default_factory=EffortSettings)
     controls: ControlSettings = field(default_factory=ControlSettings)
     window: WindowSettings = field(default_factory=WindowSettings)
     keys: KeyBindings = field(default_factory=KeyBindings)

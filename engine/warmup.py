@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 
 from engine.controls import ControlSettings, InputSample, Player, walk
-from engine.pacing import choose_world_rate
+from engine.effort import EffortSettings, fewer
+from engine.pacing import MARGIN, choose_world_rate
 from worldmodel.types import GeneratorSpec, Start, WorldGenerator
 
 UNTIMED_STEPS = 3  # compile, allocate, fill caches
@@ -29,13 +30,26 @@ def warm_at_held_rate(
     start: Callable[[GeneratorSpec], Start],
     wanted_fps: float | None,
     clock: Callable[[], float] = time.monotonic,
+    effort: EffortSettings | None = None,
 ) -> float:
-    """Warm `world` up and set its rate to `wanted_fps`, or to the one it turns out to hold."""
+    """Warm `world` up and set its rate to `wanted_fps`, or to the one it turns out to hold.
+
+    Where that would be slower than `effort` allows, frames get fewer denoising steps first.
+    """
     timed_s = TIMED_S if wanted_fps is None else 0.0
     measured_fps = measure_fps(world, start(world.spec), clock, timed_s)
+    while wanted_fps is None and _too_slow(measured_fps, world.spec.steps, effort):
+        world.set_steps(fewer(world.spec.steps))
+        measured_fps = measure_fps(world, start(world.spec), clock, timed_s)
     rate = choose_world_rate(measured_fps) if wanted_fps is None else wanted_fps
     world.set_rate(rate)
     return rate
+
+
+def _too_slow(measured_fps: float, steps: int, effort: EffortSettings | None) -> bool:
+    if effort is None or not effort.auto or steps <= 1:
+        return False
+    return measured_fps < MARGIN * effort.slowest_frames_per_second
 
 
 def measure_fps(

@@ -81,6 +81,8 @@ class Window:
 
 def _open(size: tuple[int, int]) -> bool:
     """True if flips wait for the display."""
+    # Else Windows enlarges the finished picture on dense displays, and all is blurred.
+    os.environ.setdefault("SDL_WINDOWS_DPI_AWARENESS", "permonitorv2")
     pygame.display.init()
     driver = pygame.display.get_driver()
     if driver in INVISIBLE_DRIVERS and os.environ.get("SDL_VIDEODRIVER") != driver:

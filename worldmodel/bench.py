@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from worldmodel.motion import Command, Viewpoint, advance
+from worldmodel.runtime import spare_threads
 from worldmodel.session import WorldSession, load_session
 from worldmodel.types import Camera, RuntimeChoice, Start
 
@@ -31,6 +32,7 @@ def benchmark(
     """Load the model and walk through it for `frames` frames; times in milliseconds, median and p95."""
     began = time.perf_counter()
     session = load_session(folder, device=device, steps=steps, runtime=runtime)
+    spare_threads(session.runtime)
     loaded = time.perf_counter()
     viewpoint = Viewpoint()
     session.reset(Start(seed=1), _camera(session, viewpoint))
@@ -50,7 +52,7 @@ def benchmark(
         "model": session.playable.name,
         "device": device_name(session.device),
         "runtime": session.spec.runtime,
-        "threads": torch.get_num_threads() if session.device.type == "cpu" else None,
+        "threads": _threads(session),
         "steps": session.playable.rollout.steps,
         "window_frames": session.playable.cache.window_frames,
         "torch": torch.__version__,
@@ -100,6 +102,12 @@ def _summary(times_ms: list[float]) -> dict[str, float]:
         "median": round(statistics.median(times_ms), 2),
         "p95": round(float(np.percentile(times_ms, 95)), 2),
     }
+
+
+def _threads(session: WorldSession) -> int | None:
+    """None where that is not torch's choice."""
+    torch_computes = session.device.type == "cpu" and session.runtime == "torch"
+    return torch.get_num_threads() if torch_computes else None
 
 
 def device_name(device: torch.device) -> str:

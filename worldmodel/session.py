@@ -99,6 +99,7 @@ class WorldSession:
             ValueError: if the memory of the GPU is too small.
         """
         self.playable = playable
+        self._most_steps = playable.rollout.steps
         self.device, self.dtype, self.runtime = device, dtype, runtime
         eager = runtime == "torch"
         weights = dtype if eager else torch.float32  # others are given float32 to compile
@@ -151,6 +152,7 @@ class WorldSession:
             frames_per_second=playable.frames_per_second,
             weights=playable.digest,
             steps=playable.rollout.steps,
+            most_steps=self._most_steps,
             vocabulary=self._transformer.config.vocabulary,
             runtime=f"{self.runtime} {str(self.dtype).removeprefix('torch.')}",
         )
@@ -168,6 +170,14 @@ class WorldSession:
         if not 0.0 < frames_per_second < math.inf:
             raise ValueError(f"frames per second must be positive, got {frames_per_second}")
         self.playable = replace(self.playable, frames_per_second=frames_per_second)
+
+    def set_steps(self, steps: int) -> None:
+        """Change the denoising steps of the frames to come.
+
+        Raises:
+            ValueError: if there is not at least one.
+        """
+        self.playable = replace(self.playable, rollout=replace(self.playable.rollout, steps=steps))
 
     def decode(self, latent: Tensor) -> Tensor:
         """Pixels, uint8 [n H W 3], of a block [1 f p c]; a captured graph overwrites them."""
@@ -264,6 +274,7 @@ class WorldSession:
             "noise": self._noise.get_state(),
             "words": self._prompt.cpu(),
             "decoder": self._autoencoder.state(),
+            "steps": self.playable.rollout.steps,
             "anchor": self._anchor_from_world.copy(),
             "frame": self._frame,
             "time": self._time,
@@ -287,6 +298,8 @@ class WorldSession:
         self._prompt = state["words"].to(self.device)
         self._words = self._transformer.condition(self._prompt)
         self._autoencoder.load_state(state.get("decoder", {}))  # older saves have none
+        if "steps" in state:  # saves of earlier versions have none
+            self.set_steps(state["steps"])
         self._anchor_from_world = state["anchor"].copy()
         self._frame, self._time = state["frame"], state["time"]
         self._shown = state["shown"].copy()

@@ -89,6 +89,7 @@ class GeneratorSpec:
     frames_per_second: float  # rate of the world's clock, not a promise of speed
     weights: str = ""  # a digest: models with the same one can go on from each other's states
     steps: int = 0  # denoising steps per frame; 0 where that means nothing
+    most_steps: int = 0  # those it was opened with; `set_steps` may have lowered them
     vocabulary: tuple[str, ...] = ()  # the words a prompt may hold
     runtime: str = ""  # what computes, and in which numbers: others round otherwise
 
@@ -135,6 +136,14 @@ class WorldGenerator(Protocol):
 
     def set_rate(self, frames_per_second: float) -> None:
         """Change the rate of the world's clock: how far one frame of walking carries."""
+        ...
+
+    def set_steps(self, steps: int) -> None:
+        """Change the denoising steps of a frame from the next one on: fewer are faster and worse.
+
+        Raises:
+            ValueError: if there is not at least one.
+        """
         ...
 
     def set_prompt(self, prompt: str) -> None:

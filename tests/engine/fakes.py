@@ -34,6 +34,9 @@ class FakeWorld:
         self.prompts: list[str] = []  # those that were changed to
         self.settled = 0  # calls of `settle`
 
+    def set_steps(self, steps: int) -> None:
+        self.spec = replace(self.spec, steps=steps)
+
     def reset(self, start: Start, camera: Camera) -> NDArray[np.uint8]:
         self.starts.append(start)
         self.cameras = [camera]

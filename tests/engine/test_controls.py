@@ -152,3 +152,11 @@ def test_a_stick_rests_inside_its_dead_zone_and_keeps_its_direction() -> None:
     x, y = apply_dead_zone((0.3, 0.6), 0.15)
     assert y == pytest.approx(2 * x)
     assert apply_dead_zone((0.0, 1.0), 0.15) == pytest.approx((0.0, 1.0))
+
+
+def test_an_inverted_stick_looks_down_when_pushed_up_and_keys_stay_as_they_are() -> None:
+    inverted = replace(SETTINGS, invert_stick=True)
+    plain = look_speed(set(), (0.6, 0.8), SETTINGS)
+    assert look_speed(set(), (0.6, 0.8), inverted) == pytest.approx((plain[0], -plain[1]))
+    keys = look_speed({"look_up"}, (0.0, 0.0), inverted)
+    assert keys == look_speed({"look_up"}, (0.0, 0.0), SETTINGS)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.pacing import RateMeter, choose_world_rate, frame_due, next_step_s
+from engine.pacing import RateMeter, choose_world_rate, draw_period_s, frame_due, next_step_s
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,24 @@ def test_a_rate_is_that_of_the_recent_events() -> None:
         meter.add(index * 0.1)
     assert meter.rate(2.9) == pytest.approx(10.0)
     assert meter.rate(9.0) == 0.0
+
+
+def test_drawing_never_outruns_the_display_even_if_flips_promise_to_wait_and_do_not() -> None:
+    now_s, drawn = 0.0, 0
+    while now_s < 1.0:
+        drawn += 1
+        now_s += draw_period_s(60.0, 0.001, vsync=True, software=False)
+    assert 60 <= drawn <= 67
+
+
+def test_a_flip_that_waits_is_never_waited_for_twice() -> None:
+    assert draw_period_s(60.0, 1 / 60, vsync=True, software=False) < 1 / 60
+
+
+def test_without_vsync_drawing_keeps_the_rate_of_the_display() -> None:
+    assert draw_period_s(120.0, 0.001, vsync=False, software=False) == 1 / 120
+
+
+def test_a_processor_that_draws_and_computes_draws_half_the_time_at_most() -> None:
+    assert draw_period_s(60.0, 0.03, vsync=True, software=True) == pytest.approx(0.06)
+    assert draw_period_s(60.0, 0.001, vsync=False, software=True) == 1 / 60

@@ -21,6 +21,7 @@ from PIL import Image
 
 import play
 from engine.controls import ControlSettings, InputSample
+from engine.effort import EffortSettings
 from engine.events import EVENTS, VIDEO
 from engine.export import export, quaternion, tum_lines
 from engine.loop import GenerationLoop
@@ -82,14 +83,24 @@ def recorded_session(folder: Path, *, from_the_start: bool = True) -> Recording:
     world = tiny.session(static_world=True)
     world.set_rate(200.0)
     picture = np.random.default_rng(0).integers(0, 255, (50, 90, 3), dtype=np.uint8)
-    loop = GenerationLoop(lambda: world, Scene("a", 3, picture), Restless().take, ControlSettings())
+    loop = GenerationLoop(
+        lambda: world,
+        Scene("a", 3, picture),
+        Restless().take,
+        ControlSettings(),
+        effort=EffortSettings(auto=False),
+    )
     recorder = Recorder(folder, STATES)
     if from_the_start:
         loop.record(recorder)
     loop.start()
-    play_for(loop, 8)
+    play_for(loop, 5)
+    loop.choose_effort()
+    play_for(loop, 3)
     loop.record(recorder)
-    play_for(loop, 8)
+    play_for(loop, 4)
+    loop.choose_effort()
+    play_for(loop, 4)
     loop.set_rewinding(True)
     play_for(loop, 4)
     loop.set_rewinding(False)
@@ -118,12 +129,12 @@ def test_a_session_with_branches_resets_and_saves_is_made_again_bit_for_bit(
 ) -> None:
     recording = recorded_session(tmp_path / "rec", from_the_start=from_the_start)
     kinds = {event["event"] for event in recording.events}
-    assert kinds == {"begin", "step", "branch", "past"} and recording.complete
+    assert kinds == {"begin", "step", "steps", "branch", "past"} and recording.complete
     result = compare(replay(recording, tiny.session(static_world=True), STATES))
     assert result.first is None and result.different == 0
     assert result.frames == recording.steps > 30
     assert result.describe(other=False) == f"{result.frames} frames made again, bit-exact"
-    shown = sum(event["event"] != "branch" for event in recording.events)
+    shown = sum(event["event"] not in ("branch", "steps") for event in recording.events)
     video = list(read_video(tmp_path / "rec" / VIDEO))
     assert [number for number, _ in video] == list(range(shown))
 

@@ -35,3 +35,16 @@ def test_a_runtime_that_was_asked_for_is_never_replaced_by_another(
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ValueError, match=r"not installed: pip install -e '.\[openvino\]'"):
         runtime.choose_runtime("openvino", CPU)
+
+
+@pytest.mark.parametrize(("name", "threads"), [("openvino", 1), ("torch", 2)])
+def test_torch_leaves_the_processor_to_openvino_and_to_nobody_else(
+    name: runtime.Runtime, threads: int
+) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        runtime.spare_threads(name)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
