@@ -18,7 +18,7 @@ from distill.batches import LatentBatches
 from distill.clips import ClipSet
 from distill.encode import encode_clips
 from distill.processes import Processes
-from distill.render import RenderConfig, render_dataset, true_walk
+from distill.render import RenderConfig, Walks, render_dataset, true_walk
 from distill.scenes.biomes import VOCABULARY
 from distill.scenes.kinds import kind_index, kinds
 from distill.scenes.mix import WorldMix
@@ -92,6 +92,15 @@ def test_the_worlds_of_the_shipped_model_never_change(renderer: Renderer) -> Non
 def test_the_default_mix_is_that_of_the_shipped_model() -> None:
     assert load(CONFIGS / "data" / "pocket.yaml", RenderConfig).worlds == WorldMix()
     assert WorldMix().vocabulary == VOCABULARY
+
+
+def test_the_starts_and_held_out_clips_are_of_the_same_worlds(mix: WorldMix) -> None:
+    starts = load(CONFIGS / "data" / "worlds-starts.yaml", Walks)
+    assert starts.worlds == mix
+    prompts = [make_world(start.world, mix=mix).prompt for start in starts.walks]
+    assert len({prompt.partition(",")[0] for prompt in prompts}) == len(ALL_BIOMES)
+    held_out = load(CONFIGS / "data" / "worlds-evaluation.yaml", RenderConfig)
+    assert replace(held_out.worlds, changing=mix.changing) == mix
 
 
 def test_what_a_model_of_these_worlds_reads_is_what_they_say(mix: WorldMix) -> None:
