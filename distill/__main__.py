@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     walks.add_argument("--table", type=Path, default=Path("configs/data/walks.yaml"))
     walks.add_argument("--overwrite", action="store_true")
     walks.add_argument("--out", type=Path, required=True, help="a PNG")
-    walks.add_argument("--steps", type=int, default=4)
+    walks.add_argument("--steps", type=int, help="denoising steps; default: those of play")
     walks.add_argument("--columns", type=int, default=7)
     walks.add_argument("--device")
     return parser
@@ -154,7 +154,7 @@ def _add_measuring(command: Callable[[str, Any, str], argparse.ArgumentParser]) 
     sample.add_argument("--data", type=Path, required=True)
     sample.add_argument("--overwrite", action="store_true")
     sample.add_argument("--out", type=Path, required=True, help="a PNG")
-    sample.add_argument("--steps", type=int, default=4)
+    sample.add_argument("--steps", type=int, help="denoising steps; default: those of play")
     sample.add_argument("--known", type=int, default=1, help="true context frames")
     sample.add_argument("--clips", type=int, default=10)
     sample.add_argument("--columns", default="0,1,4,8,16,24,32")
@@ -464,7 +464,7 @@ def _sample(arguments: argparse.Namespace) -> None:
         count=arguments.clips,
         known=arguments.known,
         columns=columns,
-        steps=arguments.steps,
+        steps=arguments.steps or model.playable.rollout.steps,
     )
     Image.fromarray(image).save(arguments.out)
 
@@ -477,7 +477,8 @@ def _walks(arguments: argparse.Namespace) -> None:
 
     _refuse_to_overwrite(arguments)
     model = load_for_evaluation(arguments.model, arguments.device)
-    sheet = walk_sheet(model, arguments.table, steps=arguments.steps, columns=arguments.columns)
+    steps = arguments.steps or model.playable.rollout.steps
+    sheet = walk_sheet(model, arguments.table, steps=steps, columns=arguments.columns)
     Image.fromarray(sheet).save(arguments.out)
 
 
