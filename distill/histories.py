@@ -32,7 +32,7 @@ class NoisyHistory(TeacherForcing):
     ) -> None:
 
         def seen(query: Tensor, key: Tensor) -> Tensor:
-            return _remembered(query - 1, key, cache) | (key == query)
+            return cache.holds(query - 1, key) | (key == query)
 
         self.mask = mask_of_frames(seen, (frames, frames), tokens, device)
 
@@ -46,11 +46,11 @@ class CleanHistory:
 
     def __init__(self, frames: int, tokens: int, cache: CacheConfig, device: torch.device) -> None:
         def clean(query: Tensor, key: Tensor) -> Tensor:
-            return _remembered(query, key, cache)
+            return cache.holds(query, key)
 
         def noisy(query: Tensor, key: Tensor) -> Tensor:  # keys: the clean frames, then the noisy
             own = key - frames == query
-            return (_remembered(query - 1, key, cache) & (key < frames)) | own
+            return (cache.holds(query - 1, key) & (key < frames)) | own
 
         self._among_clean = mask_of_frames(clean, (frames, frames), tokens, device)
         self._of_noisy = mask_of_frames(noisy, (frames, 2 * frames), tokens, device)
@@ -91,12 +91,6 @@ class Beside(TeacherForcing):
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values = torch.cat([self.keys, k], dim=1), torch.cat([self.values, v], dim=1)
         return super().__call__(q, keys, values)
-
-
-def _remembered(newest: Tensor, key: Tensor, cache: CacheConfig) -> Tensor:
-    """Which frames `key` a cache holds when frame `newest` is the last one written to it."""
-    recent = key > newest - cache.window_frames
-    return (recent | (key < cache.sink_frames)) & (key <= newest)
 
 
 def mask_of_frames(

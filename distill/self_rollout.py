@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from distill.histories import Beside, mask_of_frames
 from worldmodel import flow
-from worldmodel.attention import Attend
+from worldmodel.attention import Attend, attend_grouped, cache_layout, mix_fused
 from worldmodel.cuda_graph import CudaGraph
 from worldmodel.kv_cache import CacheConfig
 from worldmodel.sampler import Commit
@@ -112,9 +111,9 @@ class Player:
         self._token = torch.arange(remembered, device=device).view(frames, self._tokens)
         # what is seen after each number of frames: added to the scores of f*p remembered tokens
         self._bias = torch.full((frames + 1, remembered), float("-inf"), dtype=dtype, device=device)
+        every = torch.arange(frames, device=device)
         for count in range(frames + 1):
-            for frame in _remembered(count, cache):
-                self._bias[count, self._token[frame]] = 0.0
+            self._bias[count, self._token[cache.holds(count - 1, every)]] = 0.0
         self._graphs: dict[tuple[str, int], CudaGraph] = {}
         self._masks: dict[tuple[int, ...], list[Attend]] = {}
 
@@ -157,7 +156,7 @@ class Player:
             for start, end in _blocks(known, stop, plan.block_frames):
                 if start >= first:
                     rows = slice(start - first, end - first)
-                    sees[rows, list(_remembered(start, self._cache))] = True
+                    sees[rows, :frames] = self._cache.holds(start - 1, torch.arange(frames))
                     sees[rows, frames + start - first : frames + end - first] = True
             table = sees.to(
                 self._device
@@ -271,13 +270,6 @@ def _blocks(known: int, frames: int, size: int) -> Iterator[tuple[int, int]]:
     yield from ((start, min(start + size, frames)) for start in range(known, frames, size))
 
 
-def _remembered(count: int, cache: CacheConfig) -> Iterator[int]:
-    """The frames that memory holds after `count` frames."""
-    sinks = min(cache.sink_frames, count)
-    yield from range(sinks)
-    yield from range(max(sinks, count - cache.window_frames), count)
-
-
 @dataclass(frozen=True, slots=True)
 class _Seeing:
     """New frames are put beside the memory of a layer and attend to both."""
@@ -288,9 +280,11 @@ class _Seeing:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         seen, new = len(self.bias), k.shape[1] * k.shape[2]
-        self.keys[:, :, seen - new : seen].copy_(_layout(k))
-        self.values[:, :, seen - new : seen].copy_(_layout(v))
-        return _attend(q, self.keys[:, :, :seen], self.values[:, :, :seen], self.bias)
+        self.keys[:, :, seen - new : seen].copy_(cache_layout(k))
+        self.values[:, :, seen - new : seen].copy_(cache_layout(v))
+        return attend_grouped(
+            mix_fused, q, self.keys[:, :, :seen], self.values[:, :, :seen], self.bias
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,22 +299,13 @@ class _Writing:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         self.write(k, v)
         seen = len(self.bias)
-        return _attend(q, self.keys[:, :, :seen], self.values[:, :, :seen], self.bias)
+        return attend_grouped(
+            mix_fused, q, self.keys[:, :, :seen], self.values[:, :, :seen], self.bias
+        )
 
     def write(self, k: Tensor, v: Tensor) -> None:
-        self.keys.index_copy_(2, self.tokens, _layout(k).to(self.keys.dtype))
-        self.values.index_copy_(2, self.tokens, _layout(v).to(self.values.dtype))
-
-
-def _attend(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-    """Query heads that share keys are stacked into rows, so keys are read once per group."""
-    queries = rearrange(q, "b f p (g r) d -> b g (r f p) d", g=keys.shape[1])
-    mixed = scaled_dot_product_attention(queries, keys, values, attn_mask=bias[None, None, None])
-    return rearrange(mixed, "b g (r f p) d -> b f p (g r) d", f=q.shape[1], p=q.shape[2])
-
-
-def _layout(x: Tensor) -> Tensor:
-    return rearrange(x, "b f p g d -> b g (f p) d")
+        self.keys.index_copy_(2, self.tokens, cache_layout(k).to(self.keys.dtype))
+        self.values.index_copy_(2, self.tokens, cache_layout(v).to(self.values.dtype))
 
 
 def _frame_layout(x: Tensor, frames: int) -> Tensor:

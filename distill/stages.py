@@ -205,7 +205,8 @@ def _kernel(stage: StageConfig, model: ModelConfig, device: torch.device) -> Att
 
 def compile_network(network: nn.Module) -> None:
     """Compile what repeats: the blocks of a transformer, or a whole autoencoder."""
-    torch._dynamo.config.recompile_limit = 32  # stage 3 runs a block in nine ways, the default is 8
+    # the roles and shapes of stage 3, with and without gradients, are more cases than the default 8
+    torch._dynamo.config.recompile_limit = 32
     if isinstance(network, Autoencoder):
         # hundreds of small kernels: launched one by one they take four times as long as they run
         network.compile(dynamic=False, mode="reduce-overhead")

@@ -96,10 +96,8 @@ def _teacher_forcing_rule(
         query_frame, key_frame = (query % half) // tokens, (key % half) // tokens
         query_block, key_block = query_frame // block_frames, key_frame // block_frames
         newest = (query_block + (~query_noisy).long()) * block_frames - 1
-        recent = key_frame > newest - cache.window_frames
-        remembered = (recent | (key_frame < cache.sink_frames)) & (key_frame <= newest)
         itself = query_noisy & key_noisy & (key_block == query_block)
-        return (~key_noisy & remembered) | itself
+        return (~key_noisy & cache.holds(newest, key_frame)) | itself
 
     return allowed
 
@@ -112,8 +110,10 @@ class Cached:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         cache, layer = self.cache, self.layer
-        cache.write_own(layer, _cache_layout(k), _cache_layout(v))
-        return _grouped(self.mix, q, cache.all_keys[layer], cache.all_values[layer], cache.all_bias)
+        cache.write_own(layer, cache_layout(k), cache_layout(v))
+        return attend_grouped(
+            self.mix, q, cache.all_keys[layer], cache.all_values[layer], cache.all_bias
+        )
 
 
 class Remembering:
@@ -130,15 +130,15 @@ class Remembering:
         self.keys, self.values, self.bias, self.mix = keys, values, bias, mix
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        own_keys, own_values = self.own = _cache_layout(k), _cache_layout(v)
+        own_keys, own_values = self.own = cache_layout(k), cache_layout(v)
         keys = torch.cat([self.keys.to(k.dtype), own_keys], dim=2)
         values = torch.cat([self.values.to(v.dtype), own_values], dim=2)
         seen = torch.zeros(k.shape[2], dtype=k.dtype, device=k.device)
-        return _grouped(self.mix, q, keys, values, torch.cat([self.bias.to(k.dtype), seen]))
+        return attend_grouped(self.mix, q, keys, values, torch.cat([self.bias.to(k.dtype), seen]))
 
     def keep(self, k: Tensor, v: Tensor) -> None:
         """Of a last layer that only commits: nobody asks what it attends to."""
-        self.own = _cache_layout(k), _cache_layout(v)
+        self.own = cache_layout(k), cache_layout(v)
 
 
 class Committing:
@@ -154,13 +154,13 @@ class Committing:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         self.write(k, v)
         cache, layer = self.cache, self.layer
-        return _grouped(self.mix, q, cache.keys[layer], cache.values[layer], cache.bias)
+        return attend_grouped(self.mix, q, cache.keys[layer], cache.values[layer], cache.bias)
 
     def write(self, k: Tensor, v: Tensor) -> None:
-        self.cache.write(self.layer, _cache_layout(k), _cache_layout(v), self.slot)
+        self.cache.write(self.layer, cache_layout(k), cache_layout(v), self.slot)
 
 
-def _grouped(mix: Mix, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+def attend_grouped(mix: Mix, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
     """Query heads that share keys are stacked into rows, so keys are read once per group."""
     groups = keys.shape[1]
     queries = rearrange(q, "b f p (g r) d -> b g (r f p) d", g=groups).to(keys.dtype)
@@ -182,5 +182,5 @@ def _frames(x: Tensor, like: Tensor) -> Tensor:
     return rearrange(x, "b a (f p) d -> b f p a d", f=like.shape[1])
 
 
-def _cache_layout(x: Tensor) -> Tensor:
+def cache_layout(x: Tensor) -> Tensor:
     return rearrange(x, "b f p g d -> b g (f p) d")

@@ -36,6 +36,11 @@ class CacheConfig:
             return frame
         return self.sink_frames + (frame - self.sink_frames) % self.window_frames
 
+    def holds(self, newest: Tensor | int, key: Tensor) -> Tensor:
+        """Whether frames `key` are in memory when frame `newest` was the last one written to it."""
+        recent = key > newest - self.window_frames
+        return (recent | (key < self.sink_frames)) & (key <= newest)
+
 
 class KVCache:
     """Keys and values of the frames in memory, for every layer.
