@@ -243,11 +243,12 @@ def prefetch(
 
 def to_device(batch: Any, device: torch.device) -> Any:
     """Copy every tensor of a batch to `device`."""
-    moved = [_send(getattr(batch, f.name), device) for f in fields(batch)]
+    moved = [send(getattr(batch, f.name), device) for f in fields(batch)]
     return type(batch)(*moved)
 
 
-def _send(tensor: Tensor, device: torch.device) -> Tensor:
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to `device`; neither side waits for the other."""
     if device.type != "cuda" or tensor.is_cuda:
         return tensor
     return tensor.pin_memory().to(device, non_blocking=True)

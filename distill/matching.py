@@ -9,7 +9,7 @@ One objective, three histories that the student may see:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -26,7 +26,6 @@ from distill.objectives import (
     noise_like,
     random_uniform,
     teacher_forced,
-    unwrapped,
 )
 from distill.self_rollout import Plan, Player, self_rollout
 from worldmodel import flow
@@ -107,7 +106,7 @@ class DistributionMatching:
     def __init__(
         self,
         config: DistributionMatchingConfig,
-        student: nn.Module,
+        student: WorldTransformer,
         critic: nn.Module,
         teacher: WorldTransformer,
         cache: CacheConfig,
@@ -116,7 +115,7 @@ class DistributionMatching:
         """`attend` shows the student its history, where that is not its own rollout."""
         self.config, self.cache = config, cache
         self.trained = {"student": student, "critic": critic}
-        self._plain: WorldTransformer = unwrapped(student)
+        self._plain: WorldTransformer = student
         self._teacher = teacher.requires_grad_(False)
         self._kernels = [attend or attend_all] * self._plain.config.layers
         self._all = [attend_all] * self._plain.config.layers
@@ -127,6 +126,10 @@ class DistributionMatching:
 
     def due(self, step: int) -> Sequence[str]:
         return ("critic",) if step % self.config.critic_updates else ("student", "critic")
+
+    def case(self, moment: Moment) -> Hashable:  # noqa: ARG002
+        # every rollout exits where its step says, and consists of captured graphs itself
+        return None if self.config.history == "self" else "always"
 
     def loss(self, role: str, batch: LatentBatch, moment: Moment) -> tuple[Tensor, Metrics]:
         geometry = self._plain.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)

@@ -6,7 +6,7 @@ training loop serves them all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -18,7 +18,7 @@ from distill import losses
 from distill.batches import FrameBatch, LatentBatch
 from worldmodel import flow
 from worldmodel.attention import Attend
-from worldmodel.autoencoder import frames_to_float
+from worldmodel.autoencoder import Autoencoder, frames_to_float
 from worldmodel.transformer import Geometry, WorldTransformer
 
 Metrics = dict[str, Tensor]
@@ -43,6 +43,11 @@ class Objective(Protocol):
     def due(self, step: int) -> Sequence[str]: ...  # roles updated now, in order
 
     def loss(self, role: str, batch: Any, moment: Moment) -> tuple[Tensor, Metrics]: ...
+
+    def case(self, moment: Moment) -> Hashable:
+        """What of the moment decides which kernels a loss is: as long as it stays, a captured graph
+        serves. None: every step is different."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,17 +98,20 @@ class ConsistencyConfig:
 class Reconstruction:
     average_network = None
 
-    def __init__(self, config: ReconstructionConfig, autoencoder: nn.Module) -> None:
-        self.config = config
+    def __init__(self, config: ReconstructionConfig, autoencoder: Autoencoder) -> None:
+        self.config, self._latents = config, autoencoder.config
         self.trained = {"student": autoencoder}
 
     def due(self, step: int) -> Sequence[str]:  # noqa: ARG002 - the same at every step
         return ("student",)
 
+    def case(self, moment: Moment) -> Hashable:  # noqa: ARG002 - the same at every step
+        return "always"
+
     def loss(self, role: str, batch: FrameBatch, moment: Moment) -> tuple[Tensor, Metrics]:
         frames = frames_to_float(batch.frames)
-        config = unwrapped(self.trained[role]).config
-        shape = (len(frames), config.grid[0] * config.grid[1], config.latent_channels)
+        (h, w), c = self._latents.grid, self._latents.latent_channels
+        shape = (len(frames), h * w, c)
         level = torch.rand(shape[0], 1, 1, generator=moment.random, device=frames.device)
         noise = torch.randn(shape, generator=moment.random, device=frames.device)
         predicted = self.trained[role](frames, self.config.latent_noise * level * noise)
@@ -121,15 +129,20 @@ class Reconstruction:
 class FlowMatching:
     average_network = None
 
-    def __init__(self, config: FlowMatchingConfig, transformer: nn.Module, attend: Attend) -> None:
+    def __init__(
+        self, config: FlowMatchingConfig, transformer: WorldTransformer, attend: Attend
+    ) -> None:
         """`attend` shows the history that the configuration names."""
         self.config = config
         self.trained = {"student": transformer}
-        self._plain: WorldTransformer = unwrapped(transformer)
+        self._plain: WorldTransformer = transformer
         self._kernels = [attend] * self._plain.config.layers
 
     def due(self, step: int) -> Sequence[str]:  # noqa: ARG002 - the same at every step
         return ("student",)
+
+    def case(self, moment: Moment) -> Hashable:
+        return "own context" if self._owns_context(moment) else "true context"
 
     def loss(
         self,
@@ -168,7 +181,7 @@ class FlowMatching:
             return None
         level = self.config.context_noise * random_uniform(x0.shape[:2], x0, moment)
         context = flow.interpolate(x0, noise_like(x0, moment), level)
-        if moment.progress < self.config.own_context_from or not self.config.own_context_share:
+        if not self._owns_context(moment):
             return context
         sigma = 0.2 + 0.7 * random_uniform(x0.shape[:2], x0, moment)
         noisy = flow.interpolate(x0, noise_like(x0, moment), sigma)
@@ -177,6 +190,10 @@ class FlowMatching:
         own = flow.x0_from_velocity(noisy, predicted, sigma)
         chosen = random_uniform((len(x0), 1, 1, 1), x0, moment) < self.config.own_context_share
         return torch.where(chosen, own, context)
+
+    def _owns_context(self, moment: Moment) -> bool:
+        begun = moment.progress >= self.config.own_context_from
+        return begun and self.config.own_context_share > 0
 
     def _noise_levels(self, x0: Tensor, moment: Moment) -> Tensor:
         b, f = x0.shape[:2]
@@ -197,7 +214,7 @@ class Consistency:
     def __init__(
         self,
         config: ConsistencyConfig,
-        transformer: nn.Module,
+        transformer: WorldTransformer,
         teacher: WorldTransformer,
         average: WorldTransformer,
         attend: Attend,
@@ -205,7 +222,7 @@ class Consistency:
         """`average` gets the student's weights here and is kept at their running average."""
         self.config = config
         self.trained = {"student": transformer}
-        self._plain: WorldTransformer = unwrapped(transformer)
+        self._plain: WorldTransformer = transformer
         self.average_network: WorldTransformer = average.requires_grad_(False)
         average.load_state_dict(self._plain.state_dict())
         self._teacher = teacher.requires_grad_(False)
@@ -215,6 +232,9 @@ class Consistency:
 
     def due(self, step: int) -> Sequence[str]:  # noqa: ARG002 - the same at every step
         return ("student",)
+
+    def case(self, moment: Moment) -> Hashable:  # noqa: ARG002 - the same at every step
+        return "always"
 
     def loss(
         self,
@@ -300,8 +320,3 @@ def random_uniform(shape: Sequence[int], like: Tensor, moment: Moment) -> Tensor
 def noise_like(x: Tensor, moment: Moment) -> Tensor:
     """Standard normal, of the shape and on the device of `x`."""
     return torch.randn(x.shape, generator=moment.random, device=x.device)
-
-
-def unwrapped(network: nn.Module) -> Any:
-    """The network without what averages its gradients over processes."""
-    return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network

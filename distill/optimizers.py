@@ -65,16 +65,16 @@ class Muon(torch.optim.Optimizer):
                 self._update(parameters, group["lr"], group["weight_decay"], group["momentum"])
 
     def _update(
-        self, parameters: list[Tensor], lr: float, weight_decay: float, momentum: float
+        self, parameters: list[Tensor], lr: float | Tensor, weight_decay: float, momentum: float
     ) -> None:
         gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
         buffers = [self._buffer(p) for p in parameters]
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
         nesterov = torch.stack(torch._foreach_lerp(gradients, buffers, momentum)).flatten(2)
-        update = orthogonalise(nesterov) * (0.2 * math.sqrt(max(nesterov.shape[-2:])))
+        update = orthogonalise(nesterov) * (-lr * 0.2 * math.sqrt(max(nesterov.shape[-2:])))
         torch._foreach_mul_(parameters, 1 - lr * weight_decay)
         steps = [one.view_as(p) for one, p in zip(update, parameters, strict=True)]
-        torch._foreach_add_(parameters, steps, alpha=-lr)
+        torch._foreach_add_(parameters, steps)
 
     def _buffer(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
@@ -98,7 +98,7 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Optimizers:
-    """The optimizers of one network, as one."""
+    """The optimizers of one network, as one; on a GPU a captured graph may hold a step of them."""
 
     def __init__(self, config: OptimizerConfig, network: nn.Module) -> None:
         self.config = config
@@ -109,26 +109,29 @@ class Optimizers:
             matrices = [p for p in matrices if p.requires_grad]
         taken = {id(p) for p in matrices}
         rest = [p for p in self.parameters if id(p) not in taken]
-        fused = rest[0].is_cuda
+        on_gpu = rest[0].is_cuda
         decay = config.weight_decay
         adamw = torch.optim.AdamW(
-            rest, config.learning_rate, config.betas, weight_decay=decay, fused=fused
+            rest,
+            config.learning_rate,
+            config.betas,
+            weight_decay=decay,
+            fused=on_gpu,
+            capturable=on_gpu,
         )
+        adamw._warned_capturable_if_run_uncaptured = True  # its first steps run outside a graph
         self._all: list[torch.optim.Optimizer] = [adamw]
         if matrices and config.muon_learning_rate is not None:
             self._all.append(Muon(matrices, config.muon_learning_rate, decay))
         self._rates = [optimizer.param_groups[0]["lr"] for optimizer in self._all]
 
-    def clip(self) -> Tensor:
-        return nn.utils.clip_grad_norm_(self.parameters, self.config.max_gradient_norm)
-
-    def step(self, factor: float) -> None:
-        """Update with the learning rates times `factor`, then clear the gradients."""
+    def step(self, factor: Tensor) -> None:
+        """Update with the learning rates times `factor`, one number."""
         for optimizer, rate in zip(self._all, self._rates, strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = rate * factor
+                # on a GPU it stays there: a captured graph would keep a number for ever
+                group["lr"] = rate * factor if factor.is_cuda else rate * float(factor)
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
         return {str(i): optimizer.state_dict() for i, optimizer in enumerate(self._all)}
@@ -151,11 +154,17 @@ class ExponentialAverage:
         else:
             self.weights = [p.detach() for p in kept_in.parameters()]
 
-    @torch.no_grad()
-    def update(self) -> None:
+    def next_share(self) -> float:
+        """The share of the live weights in the next average."""
         self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.weights, [p.detach() for p in self._live], 1 - decay)
+        return 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+
+    @torch.no_grad()
+    def update(self, share: Tensor) -> None:
+        """Move the average by `share`, one number, towards the live weights."""
+        moves = torch._foreach_sub([p.detach() for p in self._live], self.weights)
+        torch._foreach_mul_(moves, share)
+        torch._foreach_add_(self.weights, moves)
 
     @torch.no_grad()
     def copy_to(self, network: nn.Module) -> None:

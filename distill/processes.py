@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +25,17 @@ class Processes:
         """Whether this process writes files and shows progress."""
         return self.rank == 0
 
-    def wrap(self, network: nn.Module) -> nn.Module:
-        """Average gradients over processes, if there are several."""
-        if self.count == 1:
-            return network
-        ids = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(network, ids, broadcast_buffers=False)
+    def align(self, network: nn.Module) -> None:
+        """Give every process the first one's weights."""
+        if self.count > 1:
+            for parameter in network.parameters():
+                dist.broadcast(parameter.data, 0)
 
-    def alone(self, network: nn.Module) -> AbstractContextManager[None]:
-        """While it lasts, gradients of a wrapped network stay on this process and add up."""
-        if isinstance(network, nn.parallel.DistributedDataParallel):
-            return network.no_sync()
-        return nullcontext()
+    def average(self, tensor: Tensor) -> None:
+        """Replace `tensor` by its mean over all processes."""
+        if self.count > 1:
+            dist.all_reduce(tensor)
+            tensor.div_(self.count)
 
     def wait(self) -> None:
         if self.count > 1:

@@ -7,16 +7,16 @@ noisy   bidirectional ODE: paths of the bidirectional teacher; the student sees 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from distill.batches import PathBatch
-from distill.objectives import Metrics, Moment, teacher_forced, unwrapped
+from distill.objectives import Metrics, Moment, teacher_forced
 from worldmodel import flow
 from worldmodel.attention import Attend
 from worldmodel.transformer import WorldTransformer
@@ -42,16 +42,19 @@ class EndpointRegression:
     average_network = None
 
     def __init__(
-        self, config: EndpointRegressionConfig, transformer: nn.Module, attend: Attend
+        self, config: EndpointRegressionConfig, transformer: WorldTransformer, attend: Attend
     ) -> None:
         """`attend` shows the history that the configuration names."""
         self.config = config
         self.trained = {"student": transformer}
-        self._plain: WorldTransformer = unwrapped(transformer)
+        self._plain: WorldTransformer = transformer
         self._kernels: list[Attend] = [attend] * self._plain.config.layers
 
     def due(self, step: int) -> Sequence[str]:  # noqa: ARG002 - the same at every step
         return ("student",)
+
+    def case(self, moment: Moment) -> Hashable:  # noqa: ARG002 - the same at every step
+        return "always"
 
     def loss(self, role: str, batch: PathBatch, moment: Moment) -> tuple[Tensor, Metrics]:
         geometry = self._plain.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)

@@ -63,14 +63,14 @@ def run_stage(
     networks = build_networks(stage, model, init, teacher)
     for network in networks.values():
         network.to(processes.device)
+        processes.align(network)
         if stage.compile:
             compile_network(network)
     if processes.device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
-    wrapped = {role: processes.wrap(network) for role, network in networks.items()}
-    objective = build_objective(stage, model, wrapped, teacher)
+    objective = build_objective(stage, model, networks, teacher)
     batches = build_batches(stage, model, clips, processes)
     samples = _samples(stage, model, autoencoder, batches, out, processes)
     out.mkdir(parents=True, exist_ok=True)

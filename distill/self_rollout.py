@@ -114,7 +114,7 @@ class Player:
         every = torch.arange(frames, device=device)
         for count in range(frames + 1):
             self._bias[count, self._token[cache.holds(count - 1, every)]] = 0.0
-        self._graphs: dict[tuple[str, int], CudaGraph] = {}
+        self._graphs: dict[tuple[str, int], CudaGraph[Tensor]] = {}
         self._masks: dict[tuple[int, ...], list[Attend]] = {}
 
     def fits(self, words: Tensor, geometry: Geometry) -> bool:

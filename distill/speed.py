@@ -6,6 +6,8 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +15,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from distill.batches import FrameBatch, LatentBatch
-from distill.objectives import Moment, Objective
-from distill.optimizers import ExponentialAverage, Optimizers
+from distill.objectives import Moment
+from distill.processes import Processes
 from distill.stages import (
     ModelConfig,
     StageConfig,
@@ -22,6 +24,7 @@ from distill.stages import (
     build_objective,
     compile_network,
 )
+from distill.trainer import Trainer
 from worldmodel.autoencoder import Autoencoder
 
 WARM_STEPS = 3
@@ -41,10 +44,10 @@ def profile_stage(
     if stage.compile:
         compile_network(network)
     objective = build_objective(stage, model, {"student": network})
-    optimizers = Optimizers(stage.optimizer, network)
-    average = ExponentialAverage(network, stage.ema_decay)
     batch = random_batch(stage, model, device)
     moment = Moment(0, 0.0, torch.Generator(device).manual_seed(0))
+    alone = Processes(0, 1, device)
+    trainer = Trainer(stage, {"student": network}, objective, _Endless(batch), Path(), alone)
 
     def forward() -> Tensor:
         with _precision(device):
@@ -52,10 +55,9 @@ def profile_stage(
 
     def backward() -> None:
         forward().backward()
-        network.zero_grad(set_to_none=True)
 
     def step() -> None:
-        _step(objective, batch, moment, optimizers, average, device)
+        trainer.advance([batch] * stage.accumulate, 0.0)
 
     began = time.perf_counter()
     step()
@@ -68,7 +70,7 @@ def profile_stage(
         "step_ms": round(step_ms, 1),
         "forward_ms": round(_median_ms(lambda: forward().detach(), steps, device), 1),
         "forward_and_backward_ms": round(_median_ms(backward, steps, device), 1),
-        "items_per_second": round(1000 * stage.batch_size / step_ms, 1),
+        "items_per_second": round(1000 * stage.batch_size * stage.accumulate / step_ms, 1),
         "tflop_per_step": round(flops / 1e12, 3),
         "tflop_per_second": round(flops / step_ms / 1e9, 2),
         "matmul_ceiling_tflop_per_second": round(ceiling / 1e12, 2),
@@ -78,6 +80,16 @@ def profile_stage(
     if kernels:
         result["kernels"] = _kernels(step, kernels, device)
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Endless:
+    """The same batch at every step."""
+
+    batch: Any
+
+    def at(self, step: int) -> Any:  # noqa: ARG002
+        return self.batch
 
 
 def random_batch(stage: StageConfig, model: ModelConfig, device: torch.device) -> Any:
@@ -130,22 +142,6 @@ def matmul_ceiling(device: torch.device) -> float:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     return 2.0 * size**3 / (_median_ms(lambda: a @ b, 10, device) / 1000)
-
-
-def _step(
-    objective: Objective,
-    batch: Any,
-    moment: Moment,
-    optimizers: Optimizers,
-    average: ExponentialAverage,
-    device: torch.device,
-) -> None:
-    with _precision(device):
-        loss = objective.loss("student", batch, moment)[0]
-    loss.backward()
-    optimizers.clip()
-    optimizers.step(1.0)
-    average.update()
 
 
 def _precision(device: torch.device) -> Any:

@@ -78,11 +78,6 @@ class StageConfig:
             raise ValueError("critic_optimizer belongs to distribution_matching, and to it alone")
         if self.accumulate < 1:
             raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
-        if self.accumulate > 1 and self.compile and self.objective.kind == "reconstruction":
-            raise ValueError(
-                "accumulate: the captured graphs of an autoencoder overwrite their gradients;"
-                " set compile: false or a larger batch_size"
-            )
         if self.objective.kind == "distribution_matching":
             scored = self.objective.scored_frames
             if scored is not None and scored > self.frames:
@@ -150,12 +145,13 @@ def build_objective(
     networks: Mapping[str, nn.Module],
     teacher: Path | None = None,
 ) -> Objective:
-    """`networks` are on their device, and wrapped for several processes if there are any.
+    """`networks` are on their device.
 
     Raises:
         ValueError: if the stage needs a teacher and there is none, or the other way round.
     """
-    student, objective = networks["student"], stage.objective
+    student: Any = networks["student"]
+    objective = stage.objective
     device = next(student.parameters()).device
     if isinstance(objective, ConsistencyConfig):
         frozen = _frozen(stage, model, _needed(stage, teacher), device)
@@ -208,8 +204,7 @@ def compile_network(network: nn.Module) -> None:
     # the roles and shapes of stage 3, with and without gradients, are more cases than the default 8
     torch._dynamo.config.recompile_limit = 32
     if isinstance(network, Autoencoder):
-        # hundreds of small kernels: launched one by one they take four times as long as they run
-        network.compile(dynamic=False, mode="reduce-overhead")
+        network.compile(dynamic=False)
         return
     for block in network.blocks:  # type: ignore[union-attr]
         block.compile(dynamic=False)

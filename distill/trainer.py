@@ -6,7 +6,8 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from distill import losses
-from distill.batches import Batches, prefetch, to_device
+from distill.batches import Batches, prefetch, send, to_device
+from distill.captured import Captured
+from distill.gradients import Gradients
 from distill.log import TrainingLog
 from distill.objectives import Moment, Objective
 from distill.optimizers import ExponentialAverage, Optimizers
@@ -39,7 +42,7 @@ class Trainer:
     """Runs a stage from wherever its folder says it stands."""
 
     stage: StageConfig
-    networks: Mapping[str, nn.Module]  # role -> network, unwrapped; what is kept is the student
+    networks: Mapping[str, nn.Module]  # role -> network; what is kept is the student
     objective: Objective
     batches: Batches
     out: Path
@@ -49,17 +52,25 @@ class Trainer:
     def __post_init__(self) -> None:
         self.step = 0
         self._written: TrainingLog | None = None
-        if self.processes.leads:
-            self._written = TrainingLog(self.out, tensorboard=self.stage.tensorboard)
         self._logged = (0.0, 0)  # when, and at which step
         self.elapsed_s = 0.0  # training time of earlier runs of this stage
         self.optimizers = {
             role: Optimizers(self.stage.optimizer_of(role), network)
             for role, network in self.networks.items()
         }
+        self.gradients = {
+            role: Gradients(optimizers.parameters) for role, optimizers in self.optimizers.items()
+        }
         kept_in = self.objective.average_network
         self.average = ExponentialAverage(self.network, self.stage.ema_decay, kept_in)
         self._random = torch.Generator(self.processes.device)
+        self._backward = {
+            role: Captured(partial(self._add_gradient, role), self._random)
+            for role in self.networks
+        }
+        self._update = {role: Captured(partial(self._move, role)) for role in self.networks}
+        self._moment = Moment(0, 0.0, self._random)
+        self._batch_type: type[Any] = object
         self._clock = 0.0
         self._history: list[dict[str, float]] = []
 
@@ -74,6 +85,8 @@ class Trainer:
             NotFiniteError: if the loss stops being finite.
             ValueError: if the folder holds a checkpoint of another configuration.
         """
+        if self.processes.leads:
+            self._written = TrainingLog(self.out, tensorboard=self.stage.tensorboard)
         self._resume()
         started = saved = time.monotonic()
         self._logged = (started, self.step)
@@ -89,7 +102,9 @@ class Trainer:
             progress = self._update_progress(now - started)
             if progress >= 1.0:
                 break
-            self._one_step(batches, progress, bar)
+            measured = self.advance(batches, progress)
+            if self.step % LOG_EVERY == 0:
+                self._log(measured, progress, bar)
             self.step += 1
             bar.update()
             self._show_samples()
@@ -116,47 +131,66 @@ class Trainer:
             return False
         return self.processes.agree(float(seconds > self.stage.checkpoint_every_s)) > 0
 
-    def _one_step(self, batches: Sequence[Any], progress: float, bar: tqdm[Any]) -> None:
+    def advance(self, batches: Sequence[Any], progress: float) -> dict[str, Tensor]:
+        """One step on `stage.accumulate` batches, at a share of the stage; returns what was measured.
+
+        Raises:
+            NotFiniteError: if the loss or its gradient is not finite; nothing was updated with it.
+        """
         # the generator is seeded per step, so a resumed run draws the noise it would have drawn
         nth_step = self.stage.seed * 1_000_003 + self.step
         self._random.manual_seed(nth_step * 512 + self.processes.rank)
-        moment = Moment(self.step, progress, self._random)
+        self._moment = Moment(self.step, progress, self._random)
         due = self.objective.due(self.step)
         measured: dict[str, Tensor] = {}
         for role in due:
-            loss, metrics = self._backward(role, batches, moment)
-            norm = self.optimizers[role].clip()
-            finite = losses.is_finite(loss, norm)
-            if finite.device.type == "cuda":
-                torch._assert_async(finite)  # stops before the update, without waiting for the GPU
-            elif not finite:
-                raise NotFiniteError(f"step {self.step}: the loss or its gradient is not finite")
-            factor = self.stage.optimizer_of(role).factor(self.step, progress)
-            self.optimizers[role].step(factor)
+            values = self._gradient(role, batches)
+            self.gradients[role].average(self.processes)
+            values |= self._update[role]("always", values["loss"], self._numbers(role, progress))
             prefix = "" if role == "student" else f"{role}_"
-            values = {"loss": loss, "gradient_norm": norm, **metrics}
             measured |= {prefix + name: value for name, value in values.items()}
-        if "student" in due:
-            self.average.update()
-        if self.step % LOG_EVERY == 0:
-            self._log(measured, progress, bar)
+        return measured
 
-    def _backward(
-        self, role: str, batches: Sequence[Any], moment: Moment
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _gradient(self, role: str, batches: Sequence[Any]) -> dict[str, Tensor]:
         """Leave the mean gradient over `batches`; returns the mean loss and metrics."""
-        measured: dict[str, list[Tensor]] = {}
-        for index, batch in enumerate(batches):
-            last = index == len(batches) - 1
-            # processes exchange gradients once, with the last part
-            with nullcontext() if last else self.processes.alone(self.objective.trained[role]):
-                with self._precision():
-                    loss, metrics = self.objective.loss(role, batch, moment)
-                (loss / len(batches)).backward()
-            for name, value in {"loss": loss.detach(), **metrics}.items():
-                measured.setdefault(name, []).append(value)
-        means = {name: torch.stack(values).mean() for name, values in measured.items()}
-        return means.pop("loss"), means
+        self.gradients[role].clear()
+        case, measured = self.objective.case(self._moment), []
+        for batch in batches:
+            self._batch_type = type(batch)
+            tensors = [getattr(batch, field.name) for field in fields(batch)]
+            values = self._backward[role](case, *tensors)
+            measured.append({name: value.clone() for name, value in values.items()})
+        return {name: torch.stack([m[name] for m in measured]).mean() for name in measured[0]}
+
+    def _add_gradient(self, role: str, *tensors: Tensor) -> dict[str, Tensor]:
+        """Add one part's gradient; `tensors` are the fields of its batch."""
+        with self._precision():
+            batch = self._batch_type(*tensors)
+            loss, metrics = self.objective.loss(role, batch, self._moment)
+        (loss / self.stage.accumulate).backward()
+        return {"loss": loss.detach(), **metrics}
+
+    def _numbers(self, role: str, progress: float) -> Tensor:
+        """What changes from update to update: learning rates' factor, share of the average."""
+        factor = self.stage.optimizer_of(role).factor(self.step, progress)
+        share = self.average.next_share() if role == "student" else 0.0
+        numbers = torch.tensor([factor, share], dtype=torch.float32)
+        return send(numbers, self.processes.device)
+
+    def _move(self, role: str, loss: Tensor, numbers: Tensor) -> dict[str, Tensor]:
+        """Update the weights with the gradient that is there, unless it is not finite."""
+        gradients, optimizers = self.gradients[role], self.optimizers[role]
+        norm = gradients.norm()
+        finite = losses.is_finite(loss, norm)
+        if finite.device.type == "cuda":
+            torch._assert_async(finite)  # stops before the update, without waiting for the GPU
+        elif not finite:
+            raise NotFiniteError(f"step {self.step}: the loss or its gradient is not finite")
+        gradients.clip(norm, optimizers.config.max_gradient_norm)
+        optimizers.step(numbers[0])
+        if role == "student":
+            self.average.update(numbers[1])
+        return {"gradient_norm": norm}
 
     def _precision(self) -> Any:
         if self.processes.device.type == "cuda":

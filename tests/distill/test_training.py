@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from distill.__main__ import main
 from distill.clips import ClipSet
@@ -31,11 +33,18 @@ OF_FRAMES = ("autoencoder", "decoder")
 REAL_STAGES = sorted(path.stem for path in Path("configs/stage").glob("*.yaml"))
 
 
-def _trainer(stage_name: str, data: Path, out: Path, *overrides: str) -> Trainer:
+def _trainer(
+    stage_name: str,
+    data: Path,
+    out: Path,
+    *overrides: str,
+    device: torch.device = ALONE.device,
+) -> Trainer:
     stage, model = load_stage(Path(f"configs/stage/{stage_name}.yaml"), list(overrides))
     torch.manual_seed(stage.seed)
     network = build_network(stage, model, None)
-    batches = build_batches(stage, model, ClipSet(data), ALONE)
+    processes = Processes(0, 1, device)
+    batches = build_batches(stage, model, ClipSet(data), processes)
     out.mkdir(parents=True, exist_ok=True)
     teacher = None
     if teacher_of(stage.objective) is not None:
@@ -43,11 +52,11 @@ def _trainer(stage_name: str, data: Path, out: Path, *overrides: str) -> Trainer
         teacher.mkdir(exist_ok=True)
         other = shaken(build_network(stage, model, None), 0.05)
         save_module(teacher, "transformer", other, model.transformer, torch.float32)
-    networks = {"student": network}
+    networks = {"student": network.to(device)}
     if stage.critic_optimizer is not None:
-        networks["critic"] = build_network(stage, model, teacher)
+        networks["critic"] = build_network(stage, model, teacher).to(device)
     objective = build_objective(stage, model, networks, teacher)
-    return Trainer(stage, networks, objective, batches, out, ALONE)
+    return Trainer(stage, networks, objective, batches, out, processes)
 
 
 def _data(stage_name: str, tmp_path: Path) -> Path:
@@ -79,15 +88,15 @@ def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(
     whole = _trainer(stage_name, data, tmp_path / "whole", *steps)
     whole.run()
     first = _trainer(stage_name, data, tmp_path / "parts", *steps)
-    step_one = first._one_step
+    advance = first.advance
 
-    def killed_at_five(*arguments: object) -> None:
+    def killed_at_five(*arguments: Any) -> dict[str, Tensor]:
         if first.step == 5:
             first._save(0.0)
             raise KeyboardInterrupt
-        step_one(*arguments)  # type: ignore[arg-type]
+        return advance(*arguments)
 
-    first._one_step = killed_at_five  # type: ignore[method-assign, assignment]
+    first.advance = killed_at_five  # type: ignore[method-assign, assignment]
     with pytest.raises(KeyboardInterrupt):
         first.run()
     second = _trainer(stage_name, data, tmp_path / "parts", *steps)
@@ -215,27 +224,42 @@ def test_training_stops_before_an_update_that_is_not_finite(tmp_path: Path) -> N
 
 
 def test_accumulated_gradients_are_the_mean_of_those_of_their_batches(tmp_path: Path) -> None:
-    trainer = _trainer("nano/1", _data("nano/1", tmp_path), tmp_path / "run", "accumulate=3")
-    batches = [trainer.batches.at(index) for index in range(3)]
-    weight = trainer.network.latent_out.weight  # type: ignore[union-attr]
-    moment = Moment(0, 0.0, torch.Generator().manual_seed(0))
-    each, losses = [], []
-    for batch in batches:
-        loss, _ = trainer._backward("student", [batch], moment)
-        each.append(weight.grad.clone())  # type: ignore[union-attr]
-        losses.append(loss)
-        trainer.network.zero_grad()
-    again = Moment(0, 0.0, torch.Generator().manual_seed(0))
-    loss, _ = trainer._backward("student", batches, again)
-    torch.testing.assert_close(weight.grad, torch.stack(each).mean(0))
+    data = _data("nano/1", tmp_path)
+    whole = _trainer("nano/1", data, tmp_path / "run", "accumulate=3")
+    single = _trainer("nano/1", data, tmp_path / "single")
+    batches = [whole.batches.at(index) for index in range(3)]
+
+    def gradient(trainer: Trainer, read: list[Any]) -> tuple[Tensor, Tensor]:
+        trainer._moment = Moment(0, 0.0, random)
+        loss = trainer._gradient("student", read)["loss"]
+        return trainer.network.latent_out.weight.grad.clone(), loss  # type: ignore[union-attr, operator]
+
+    random = torch.Generator().manual_seed(0)
+    whole._random = single._random = random
+    each, losses = zip(*(gradient(single, [batch]) for batch in batches), strict=True)
+    random.manual_seed(0)
+    together, loss = gradient(whole, batches)
+    torch.testing.assert_close(together, torch.stack(each).mean(0))
     torch.testing.assert_close(loss, torch.stack(losses).mean())
 
 
-def test_captured_graphs_do_not_accumulate() -> None:
-    path = Path("configs/stage/autoencoder.yaml")
-    with pytest.raises(ValueError, match="overwrite their gradients; set compile: false"):
-        load_stage(path, ["accumulate=2"])
-    assert load_stage(path, ["accumulate=2", "compile=false"])[0].accumulate == 2
+@pytest.mark.gpu
+@pytest.mark.parametrize("stage_name", ["nano/autoencoder", "nano/1", "nano/2-causal-cd"])
+def test_captured_steps_move_the_weights_as_plain_steps_do(
+    stage_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over its first graph, the next one where the context becomes its own, and changing rates."""
+    data, cuda = _data(stage_name, tmp_path), torch.device("cuda")
+
+    def trained(plain_calls: int) -> list[Tensor]:
+        monkeypatch.setattr("distill.captured.PLAIN_CALLS", plain_calls)
+        out = tmp_path / f"run-{plain_calls}"
+        trainer = _trainer(stage_name, data, out, "steps=16", "compile=false", device=cuda)
+        trainer.run()
+        return [p.detach().float().cpu() for p in trainer.network.parameters()]
+
+    for plain, captured in zip(trained(1000), trained(3), strict=True):
+        torch.testing.assert_close(captured, plain, rtol=0.02, atol=2e-3)
 
 
 def test_training_the_decoder_alone_leaves_every_latent_as_it_was(tmp_path: Path) -> None:
