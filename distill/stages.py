@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distill import lineage
 from distill.batches import (
@@ -109,6 +109,8 @@ def load_stage(path: Path, overrides: list[str]) -> tuple[StageConfig, ModelConf
 def build_network(stage: StageConfig, model: ModelConfig, init: Path | None) -> nn.Module:
     """The network a stage trains, from scratch or from the weights an earlier stage left in `init`.
 
+    A transformer may begin with another vocabulary: words keep their meaning, new ones have none yet.
+
     Raises:
         ValueError: if `init` holds another kind or shape of network.
     """
@@ -123,10 +125,24 @@ def build_network(stage: StageConfig, model: ModelConfig, init: Path | None) -> 
         config = model.transformer
     if init is not None:
         found, weights = load_tensors(init, stage.network_name, type(config))
+        if isinstance(found, TransformerConfig):
+            weights["words.weight"] = of_other_words(
+                weights["words.weight"], found.vocabulary, config.vocabulary
+            )
+            found = replace(found, vocabulary=config.vocabulary)
         if found != config:
             raise ValueError(f"{init}: its {stage.network_name} has another architecture: {found}")
         assign(network, weights, str(init))
     return network
+
+
+def of_other_words(weight: Tensor, known: Sequence[str], wanted: Sequence[str]) -> Tensor:
+    """The columns of `weight` [width words] for the `wanted` words instead of the `known` ones."""
+    columns = weight.new_zeros(len(weight), max(len(wanted), 1))
+    for place, word in enumerate(wanted):
+        if word in known:
+            columns[:, place] = weight[:, known.index(word)]
+    return columns
 
 
 def build_networks(

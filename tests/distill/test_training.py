@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from distill.trainer import NotFiniteError, Trainer
 from tests.distill.clip_maker import write_clips
 from tests.worldmodel.tiny import shaken
 from worldmodel.checkpoint import save_module
+from worldmodel.transformer import WorldTransformer
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 STAGES = sorted(f"nano/{path.stem}" for path in Path("configs/stage/nano").glob("*.yaml"))
@@ -260,6 +262,22 @@ def test_captured_steps_move_the_weights_as_plain_steps_do(
 
     for plain, captured in zip(trained(1000), trained(3), strict=True):
         torch.testing.assert_close(captured, plain, rtol=0.02, atol=2e-3)
+
+
+def test_weights_move_to_another_vocabulary_word_by_word(tmp_path: Path) -> None:
+    stage, model = load_stage(Path("configs/stage/nano/1.yaml"), [])
+    old = replace(model.transformer, vocabulary=("dusk", "snowfield", "fog"))
+    network = shaken(WorldTransformer(old), 0.05)
+    save_module(tmp_path, "transformer", network, old, torch.float32)
+    larger = replace(model.transformer, vocabulary=("fog", "night", "dusk"))
+    moved = build_network(stage, replace(model, transformer=larger), tmp_path)
+    assert isinstance(moved, WorldTransformer)
+    assert torch.equal(moved.words.weight[:, 0], network.words.weight[:, 2])
+    assert torch.equal(moved.words.weight[:, 1], torch.zeros(old.width))
+    assert torch.equal(moved.words.weight[:, 2], network.words.weight[:, 0])
+    assert torch.equal(moved.latent_in.weight, network.latent_in.weight)
+    with pytest.raises(ValueError, match="another architecture"):
+        build_network(stage, replace(model, transformer=replace(larger, layers=3)), tmp_path)
 
 
 def test_training_the_decoder_alone_leaves_every_latent_as_it_was(tmp_path: Path) -> None:
