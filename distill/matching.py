@@ -10,12 +10,13 @@ One objective, three histories that the student may see:
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from distill import losses
 from distill.batches import LatentBatch
@@ -28,6 +29,7 @@ from distill.objectives import (
     teacher_forced,
 )
 from distill.self_rollout import Plan, Player, self_rollout
+from distill.streams import Stream, first_frames
 from worldmodel import flow
 from worldmodel.attention import Attend, attend_all
 from worldmodel.kv_cache import CacheConfig
@@ -56,6 +58,9 @@ class DistributionMatchingConfig:
     block_frames: int = 1  # frames that are made together
     commit: Commit = "clean"  # who writes the memory; "own": the last denoising step, as in play
     scored_frames: int | None = None  # only the last ones, of a rollout of random length; None: all
+    stream_share: float = 0.0  # share of rollouts that go on where the one before ended
+    truth_weight: float = 0.0  # of the distance to the true frames, where they are near
+    truth_frames: int = 8  # how many generated frames after true ones are near
 
     def __post_init__(self) -> None:
         for name in ("student_steps", "first_frame_steps", "block_frames", "critic_updates"):
@@ -76,6 +81,11 @@ class DistributionMatchingConfig:
                 f"scored_frames must be more than known_frames, got {self.scored_frames} and"
                 f" {self.known_frames}"
             )
+        if not 0.0 <= self.stream_share < 1.0 or self.truth_weight < 0.0:
+            raise ValueError(
+                "stream_share must lie in [0, 1) and truth_weight must not be negative, got"
+                f" {self.stream_share} and {self.truth_weight}"
+            )
         self._refuse_rollout_keys_without_a_rollout()
 
     def _refuse_rollout_keys_without_a_rollout(self) -> None:
@@ -90,6 +100,28 @@ class DistributionMatchingConfig:
     def causal_scores(self) -> bool:
         """Whether teacher and critic see the true frames before each frame, or the whole clip."""
         return self.history == "clean"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One rollout."""
+
+    clips: LatentBatch  # its cameras and words
+    known: Tensor  # [b f0 p c], the frames it begins with
+    scored_from: int  # the first frame that is judged
+    walked: LatentBatch  # the whole clips, to go on in
+    walked_to: int  # the next frame there
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What the student made and scores are to judge."""
+
+    latents: Tensor  # [b f p c]
+    geometry: Geometry  # where from they are seen
+    words: Tensor  # of them
+    near: Tensor | None = None  # [b n p c], generated right after true frames
+    truth: Tensor | None = None  # [b n p c], what is true there
 
 
 class DistributionMatching:
@@ -123,6 +155,7 @@ class DistributionMatching:
         self._levels_there = self._levels.to(self._plain.position.device)
         self._first_levels = flow.schedule(config.first_frame_steps, config.shift)
         self._player: Player | None = None  # made when the first batch shows how large it is
+        self._stream: Stream | None = None
 
     def due(self, step: int) -> Sequence[str]:
         return ("critic",) if step % self.config.critic_updates else ("student", "critic")
@@ -132,33 +165,35 @@ class DistributionMatching:
         return None if self.config.history == "self" else "always"
 
     def loss(self, role: str, batch: LatentBatch, moment: Moment) -> tuple[Tensor, Metrics]:
-        geometry = self._plain.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
         with torch.set_grad_enabled(role == "student"):
-            made, geometry, asked = self._made(batch, geometry, moment)
-        sigma = self._noise_levels(made, moment)
-        noise = noise_like(made, moment)
-        noisy = flow.interpolate(made.detach(), noise, sigma)
+            made = self._made(batch, moment)
+        latents = made.latents
+        sigma = self._noise_levels(latents, moment)
+        noise = noise_like(latents, moment)
+        noisy = flow.interpolate(latents.detach(), noise, sigma)
 
         def score(network: nn.Module, words: Tensor) -> Tensor:
-            return self._score(network, batch.latents.float(), noisy, sigma, words, geometry)
+            return self._score(network, batch.latents.float(), noisy, sigma, words, made.geometry)
 
         if role == "critic":
-            predicted = score(self.trained["critic"], asked)
-            return losses.flow_matching(predicted, made.detach(), noise), {}
+            predicted = score(self.trained["critic"], made.words)
+            return losses.flow_matching(predicted, latents.detach(), noise), {}
         with torch.no_grad():
-            fake = score(self.trained["critic"], asked)
+            fake = score(self.trained["critic"], made.words)
             guidance = self.config.guidance
-            real = guided_by_words(lambda words: score(self._teacher, words), asked, guidance)
+            real = guided_by_words(lambda words: score(self._teacher, words), made.words, guidance)
         real_x0 = flow.x0_from_velocity(noisy, real, sigma)
         fake_x0 = flow.x0_from_velocity(noisy, fake, sigma)
-        return losses.distribution_matching(made, real_x0, fake_x0), {}
+        loss = losses.distribution_matching(latents, real_x0, fake_x0)
+        if made.near is not None and made.truth is not None:
+            loss = loss + self.config.truth_weight * functional.mse_loss(made.near, made.truth)
+        return loss, {}
 
-    def _made(
-        self, batch: LatentBatch, geometry: Geometry, moment: Moment
-    ) -> tuple[Tensor, Geometry, Tensor]:
-        """What the student makes of its history, [b f p c], where that is seen from, and its words."""
+    def _made(self, batch: LatentBatch, moment: Moment) -> Made:
+        """What the student makes of its history."""
         if self.config.history == "self":
-            return self._rollout(batch, geometry, moment)
+            return self._rollout(batch, moment)
+        geometry = self._geometry(batch)
         x0, words = batch.latents.float(), batch.words
         shape, steps = x0.shape[:2], self.config.student_steps
         step = torch.randint(steps, shape, generator=moment.random, device=x0.device)
@@ -169,20 +204,20 @@ class DistributionMatching:
             velocity = teacher_forced(student, x0, noisy, sigma, words, geometry, self._kernels)
         else:
             velocity = student(noisy, sigma, words, geometry, self._kernels)
-        return flow.x0_from_velocity(noisy, velocity, sigma), geometry, words
+        return Made(flow.x0_from_velocity(noisy, velocity, sigma), geometry, words)
 
-    def _rollout(
-        self, batch: LatentBatch, geometry: Geometry, moment: Moment
-    ) -> tuple[Tensor, Geometry, Tensor]:
+    def _geometry(self, batch: LatentBatch) -> Geometry:
+        return self._plain.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
+
+    def _rollout(self, batch: LatentBatch, moment: Moment) -> Made:
         """The last frames of a rollout, which are those with a gradient."""
-        config, frames = self.config, batch.latents.shape[1]
+        config = self.config
         # drawn from the step alone: all processes must exit alike, or the quick ones wait for the slow
         random = np.random.default_rng(moment.step)
         exit_step = int(random.integers(config.student_steps))
         first_exit_step = int(random.integers(config.first_frame_steps))
-        known_frames = 0 if random.random() < config.invented_share else config.known_frames
-        scored = config.scored_frames or frames
-        start = int(random.integers(frames - scored + 1))
+        task = self._task(batch, random)
+        frames, start = task.clips.time.shape[1], task.scored_from
         plan = Plan(
             levels=self._levels.tolist(),
             exit_step=exit_step,
@@ -192,16 +227,43 @@ class DistributionMatching:
             block_frames=config.block_frames,
             gradient_from=start,
         )
-        player = self._player_for(batch.words, geometry)
-        known, place = batch.latents[:, :known_frames].float(), geometry.frames(0, start + scored)
-        inputs = (place, batch.words, known, plan, moment.random)
-        made = self_rollout(self.trained["student"], player, *inputs)
-        asked = words_at(batch.words, start, start + scored)
-        return made[:, start:], place.frames(start, start + scored), asked
+        place = self._geometry(task.clips)
+        inputs = (place, task.clips.words, task.known, plan, moment.random)
+        latents = self_rollout(self.trained["student"], self._player_for(batch), *inputs)
+        if config.stream_share:
+            remembered = latents[:, -self.cache.window_frames :].detach()
+            self._stream = Stream(task.walked, remembered, task.walked_to)
+        asked = words_at(task.clips.words, start, frames)
+        made = Made(latents[:, start:], place.frames(start, frames), asked)
+        if task.walked is not batch or start or not config.truth_weight:
+            return made
+        first = task.known.shape[1]
+        near = slice(first, first + config.truth_frames if first else 0)
+        return replace(made, near=latents[:, near], truth=batch.latents[:, near].float())
 
-    def _player_for(self, words: Tensor, geometry: Geometry) -> Player:
-        if self._player is None or not self._player.fits(words, geometry):
-            clips, frames = len(words), geometry.matrix.shape[1]
+    def _task(self, batch: LatentBatch, random: np.random.Generator) -> Task:
+        """A rollout that begins with the batch, or one that goes on where the last one ended."""
+        config, frames = self.config, batch.time.shape[1]
+        known_frames = 0 if random.random() < config.invented_share else config.known_frames
+        scored = config.scored_frames or frames
+        start = int(random.integers(frames - scored + 1)) if not config.stream_share else 0
+        goes_on = random.random() < config.stream_share
+        if self._stream is None or not goes_on:
+            clips = first_frames(batch, start + scored)
+            known = clips.latents[:, :known_frames].float()
+            return Task(clips, known, start, batch, start + scored)
+        # a quarter of what is judged is remembered: it shows whether the new frames go on from it
+        stream, new = self._stream, scored - scored // 4
+        clips = stream.ahead(new)
+        start = clips.time.shape[1] - scored
+        return Task(clips, stream.made, start, stream.clips, stream.position + new)
+
+    def _player_for(self, batch: LatentBatch) -> Player:
+        clips, frames = batch.time.shape
+        if self.config.stream_share:
+            scored = self.config.scored_frames or frames
+            frames = max(scored, self.cache.window_frames + scored - scored // 4)
+        if self._player is None or not self._player.fits(clips, frames):
             blocks = self.config.block_frames
             self._player = Player(
                 self._plain, self.cache, clips=clips, frames=frames, block_frames=blocks

@@ -117,9 +117,9 @@ class Player:
         self._graphs: dict[tuple[str, int], CudaGraph[Tensor]] = {}
         self._masks: dict[tuple[int, ...], list[Attend]] = {}
 
-    def fits(self, words: Tensor, geometry: Geometry) -> bool:
-        """Whether it was made for clips like these."""
-        return (len(words), geometry.matrix.shape[1]) == (self._keys.shape[1], self._frames)
+    def fits(self, clips: int, frames: int) -> bool:
+        """Whether it was made for so many clips of so many frames."""
+        return (clips, frames) == (self._keys.shape[1], self._frames)
 
     @torch.no_grad()
     def play(

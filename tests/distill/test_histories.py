@@ -101,10 +101,8 @@ def _objective(history: str) -> DistributionMatching:
 
 
 def _made(objective: DistributionMatching, batch: LatentBatch) -> Tensor:
-    geometry = objective._plain.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
     with torch.no_grad():
-        moment = Moment(0, 0.0, torch.Generator().manual_seed(0))
-        return objective._made(batch, geometry, moment)[0]
+        return objective._made(batch, Moment(0, 0.0, torch.Generator().manual_seed(0))).latents
 
 
 def _changed(batch: LatentBatch, frame: int) -> LatentBatch:

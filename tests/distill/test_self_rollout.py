@@ -22,6 +22,7 @@ from distill.objectives import Moment
 from distill.processes import Processes
 from distill.rollout import Views, rollout
 from distill.self_rollout import Plan, Player, self_rollout
+from distill.streams import to_and_fro
 from tests.worldmodel import tiny
 from worldmodel import flow
 from worldmodel.autoencoder import frames_to_uint8
@@ -305,8 +306,9 @@ def test_only_the_last_frames_of_a_long_rollout_are_scored_and_trained() -> None
     geometry = objective._plain.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
     for step in range(40):
         moment = Moment(step, 0.0, torch.Generator().manual_seed(0))
-        made, place, _ = objective._rollout(batch, geometry, moment)
-        assert made.shape[1] == place.matrix.shape[1] == 3
+        made = objective._rollout(batch, moment)
+        place = made.geometry
+        assert made.latents.shape[1] == place.matrix.shape[1] == 3
         (start,) = (
             index
             for index in range(FRAMES - 2)
@@ -314,6 +316,59 @@ def test_only_the_last_frames_of_a_long_rollout_are_scored_and_trained() -> None
         )
         starts.add(start)
     assert starts == set(range(FRAMES - 2))
+
+
+def test_a_stream_goes_on_from_its_last_frames_along_the_cameras_of_its_clips() -> None:
+    config = replace(CONFIG, scored_frames=4, stream_share=0.999)
+    networks = [tiny.transformer() for _ in range(3)]
+    objective = DistributionMatching(config, *networks, tiny.CACHE)
+    first, window = _batch(), tiny.CACHE.window_frames
+    moments = [Moment(step, 0.0, torch.Generator().manual_seed(step)) for step in range(4)]
+    made = objective._rollout(first, moments[0])
+    assert made.latents.shape[1] == 4
+    place = 4
+    for moment in moments[1:]:
+        before = objective._stream
+        assert before is not None
+        assert before.made.shape[1] == min(window, 4)
+        again = objective._rollout(replace(first, latents=first.latents + 9.0), moment)
+        assert torch.equal(again.latents[:, 0], before.made[:, -1])  # one of four is remembered
+        steps = to_and_fro(torch.arange(place - 1, place + 3), FRAMES)
+        cameras = first.camera_from_anchor[:, steps], first.intrinsics[:, steps]
+        expected = objective._plain.geometry(*cameras, torch.arange(4.0).expand(2, -1))
+        torch.testing.assert_close(again.geometry.matrix, expected.matrix)
+        again.latents.sum().backward()
+        place += 3
+        made = again
+    assert objective._stream is not None
+    assert torch.equal(objective._stream.made[:, -1], made.latents[:, -1].detach())
+
+
+def test_to_and_fro_turns_round_at_both_ends() -> None:
+    assert to_and_fro(torch.arange(10), 4).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3]
+    assert to_and_fro(torch.arange(3), 1).tolist() == [0, 0, 0]
+
+
+def test_near_true_frames_the_loss_is_also_the_distance_to_the_truth() -> None:
+    networks = [tiny.transformer() for _ in range(3)]
+    batch = _batch()
+
+    def loss(weight: float) -> Tensor:
+        config = replace(CONFIG, truth_weight=weight, truth_frames=2, invented_share=0.0)
+        objective = DistributionMatching(config, *networks, tiny.CACHE)
+        moment = Moment(0, 0.0, torch.Generator().manual_seed(0))
+        return objective.loss("student", batch, moment)[0]
+
+    made = _objective_made(networks, batch)
+    distance = (made[:, 1:3] - batch.latents[:, 1:3].float()).square().mean()
+    torch.testing.assert_close(loss(0.5) - loss(0.0), 0.5 * distance, rtol=1e-3, atol=1e-6)
+
+
+def _objective_made(networks: list[WorldTransformer], batch: LatentBatch) -> Tensor:
+    config = replace(CONFIG, invented_share=0.0)
+    objective = DistributionMatching(config, *networks, tiny.CACHE)
+    moment = Moment(0, 0.0, torch.Generator().manual_seed(0))
+    return objective._rollout(batch, moment).latents.detach()
 
 
 def test_frames_before_the_trained_ones_are_those_of_play() -> None:
