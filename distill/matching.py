@@ -239,7 +239,7 @@ class DistributionMatching:
             return made
         first = task.known.shape[1]
         near = slice(first, first + config.truth_frames if first else 0)
-        return replace(made, near=latents[:, near], truth=batch.latents[:, near].float())
+        return replace(made, near=latents[:, near], truth=task.clips.latents[:, near].float())
 
     def _task(self, batch: LatentBatch, random: np.random.Generator) -> Task:
         """A rollout that begins with the batch, or one that goes on where the last one ended."""

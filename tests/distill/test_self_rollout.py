@@ -319,7 +319,7 @@ def test_only_the_last_frames_of_a_long_rollout_are_scored_and_trained() -> None
 
 
 def test_a_stream_goes_on_from_its_last_frames_along_the_cameras_of_its_clips() -> None:
-    config = replace(CONFIG, scored_frames=4, stream_share=0.999)
+    config = replace(CONFIG, scored_frames=4, stream_share=0.999, truth_weight=0.5)
     networks = [tiny.transformer() for _ in range(3)]
     objective = DistributionMatching(config, *networks, tiny.CACHE)
     first, window = _batch(), tiny.CACHE.window_frames
