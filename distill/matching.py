@@ -164,6 +164,13 @@ class DistributionMatching:
         # every rollout exits where its step says, and consists of captured graphs itself
         return None if self.config.history == "self" else "always"
 
+    def state(self) -> dict[str, Tensor]:
+        """The stream that is on its way, if any."""
+        return {} if self._stream is None else self._stream.tensors()
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self._stream = Stream.of_tensors(state) if state else None
+
     def loss(self, role: str, batch: LatentBatch, moment: Moment) -> tuple[Tensor, Metrics]:
         with torch.set_grad_enabled(role == "student"):
             made = self._made(batch, moment)

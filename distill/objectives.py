@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,15 @@ class Objective(Protocol):
         """What of the moment decides which kernels a loss is: as long as it stays, a captured graph
         serves. None: every step is different."""
         ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """An objective that takes something along from step to step; a resumed run needs it, too."""
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def load_state(self, state: dict[str, Tensor]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,15 @@ class Processes:
             dist.all_reduce(tensor)
             tensor.div_(self.count)
 
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """Every process's `tensor`, all of one shape, in the order of the processes."""
+        if self.count == 1:
+            return [tensor]
+        tensor = tensor.contiguous()
+        everyone = [torch.empty_like(tensor) for _ in range(self.count)]
+        dist.all_gather(everyone, tensor)
+        return everyone
+
     def wait(self) -> None:
         if self.count > 1:
             dist.barrier()

@@ -7,7 +7,7 @@ Sources: Self-Forcing++ (arXiv 2510.02283) and LongLive (arXiv 2509.22622) train
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -36,6 +36,15 @@ class Stream:
             time=torch.arange(known + frames, device=at.device).expand(len(self.made), -1).float(),
             words=clips.words if clips.words.ndim == 2 else clips.words[:, at],
         )
+
+    def tensors(self) -> dict[str, Tensor]:
+        clips = {field.name: getattr(self.clips, field.name) for field in fields(LatentBatch)}
+        return clips | {"made": self.made, "position": torch.tensor([self.position])}
+
+    @staticmethod
+    def of_tensors(tensors: dict[str, Tensor]) -> Stream:
+        clips = LatentBatch(**{field.name: tensors[field.name] for field in fields(LatentBatch)})
+        return Stream(clips, tensors["made"], int(tensors["position"]))
 
 
 def to_and_fro(steps: Tensor, frames: int) -> Tensor:

@@ -21,7 +21,7 @@ from distill.batches import Batches, prefetch, send, to_device
 from distill.captured import Captured
 from distill.gradients import Gradients
 from distill.log import TrainingLog
-from distill.objectives import Moment, Objective
+from distill.objectives import Moment, Objective, Remembers
 from distill.optimizers import ExponentialAverage, Optimizers
 from distill.processes import Processes
 from distill.samples import Samples
@@ -233,6 +233,7 @@ class Trainer:
         return self.out / "checkpoint.safetensors"
 
     def _save(self, seconds: float) -> None:
+        taken_along = self._taken_along()
         if self.processes.leads:
             save_state(
                 self._checkpoint,
@@ -244,9 +245,20 @@ class Trainer:
                     "average": self.average.weights,
                     "average_updates": self.average.updates,
                     "optimizers": _states(self.optimizers),
+                    "objective": taken_along,
                 },
             )
         self.processes.wait()
+
+    def _taken_along(self) -> list[dict[str, Tensor]]:
+        """What the objective remembers, of every process."""
+        kept: list[dict[str, Tensor]] = [{} for _ in range(self.processes.count)]
+        if isinstance(self.objective, Remembers):
+            for name, tensor in self.objective.state().items():
+                everyone = self.processes.gather(tensor.to(self.processes.device))
+                for mine, one in zip(kept, everyone, strict=True):
+                    mine[name] = one
+        return kept
 
     def _resume(self) -> None:
         if not self._checkpoint.is_file():
@@ -264,6 +276,12 @@ class Trainer:
             network.load_state_dict(state["networks"][role])
             self.optimizers[role].load_state_dict(state["optimizers"][role])
         self.average.load(state["average"], state["average_updates"])
+        if isinstance(self.objective, Remembers):
+            kept = state.get("objective", [])
+            # with another number of processes it begins anew
+            mine = kept[self.processes.rank] if len(kept) == self.processes.count else {}
+            there = {name: tensor.to(self.processes.device) for name, tensor in mine.items()}
+            self.objective.load_state(there)
 
     def _report(self, seconds: float) -> dict[str, Any]:
         return {

@@ -353,8 +353,8 @@ def test_near_true_frames_the_loss_is_also_the_distance_to_the_truth() -> None:
     networks = [tiny.transformer() for _ in range(3)]
     batch = _batch()
 
-    def loss(weight: float) -> Tensor:
-        config = replace(CONFIG, truth_weight=weight, truth_frames=2, invented_share=0.0)
+    def loss(weight: float, frames: int = 2) -> Tensor:
+        config = replace(CONFIG, truth_weight=weight, truth_frames=frames, invented_share=0.0)
         objective = DistributionMatching(config, *networks, tiny.CACHE)
         moment = Moment(0, 0.0, torch.Generator().manual_seed(0))
         return objective.loss("student", batch, moment)[0]
@@ -362,6 +362,9 @@ def test_near_true_frames_the_loss_is_also_the_distance_to_the_truth() -> None:
     made = _objective_made(networks, batch)
     distance = (made[:, 1:3] - batch.latents[:, 1:3].float()).square().mean()
     torch.testing.assert_close(loss(0.5) - loss(0.0), 0.5 * distance, rtol=1e-3, atol=1e-6)
+    all_of_it = (made[:, 1:] - batch.latents[:, 1:].float()).square().mean()
+    further = loss(0.5, 2 * FRAMES) - loss(0.0)
+    torch.testing.assert_close(further, 0.5 * all_of_it, rtol=1e-3, atol=1e-6)
 
 
 def _objective_made(networks: list[WorldTransformer], batch: LatentBatch) -> Tensor:

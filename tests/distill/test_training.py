@@ -80,13 +80,21 @@ def test_every_stage_builds_and_takes_two_steps(stage_name: str, tmp_path: Path)
     assert any(not torch.equal(old, new) for old, new in pairs)
 
 
+STREAMS = "objective.stream_share=0.8"
+
+
 @pytest.mark.parametrize(
-    ("stage_name", "accumulate"), [*((stage, 1) for stage in STAGES), ("nano/1", 2)]
+    ("stage_name", "changed"),
+    [
+        *((stage, "accumulate=1") for stage in STAGES),
+        ("nano/1", "accumulate=2"),
+        ("nano/3", STREAMS),
+    ],
 )
 def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(
-    stage_name: str, accumulate: int, tmp_path: Path
+    stage_name: str, changed: str, tmp_path: Path
 ) -> None:
-    data, steps = _data(stage_name, tmp_path), ["steps=10", f"accumulate={accumulate}"]
+    data, steps = _data(stage_name, tmp_path), ["steps=10", changed]
     whole = _trainer(stage_name, data, tmp_path / "whole", *steps)
     whole.run()
     first = _trainer(stage_name, data, tmp_path / "parts", *steps)
