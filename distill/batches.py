@@ -251,4 +251,4 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy to `device`; neither side waits for the other."""
     if device.type != "cuda" or tensor.is_cuda:
         return tensor
-    return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.contiguous().pin_memory().to(device, non_blocking=True)  # may be an expanded one

@@ -259,7 +259,7 @@ def test_captured_steps_move_the_weights_as_plain_steps_do(
     stage_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over its first graph, the next one where the context becomes its own, and changing rates."""
-    data, cuda = _data(stage_name, tmp_path), torch.device("cuda")
+    data, cuda = _data(stage_name, tmp_path), torch.device("cuda", 0)
 
     def trained(plain_calls: int) -> list[Tensor]:
         monkeypatch.setattr("distill.captured.PLAIN_CALLS", plain_calls)
@@ -270,6 +270,20 @@ def test_captured_steps_move_the_weights_as_plain_steps_do(
 
     for plain, captured in zip(trained(1000), trained(3), strict=True):
         torch.testing.assert_close(captured, plain, rtol=0.02, atol=2e-3)
+
+
+def test_keys_may_stand_after_options_and_anything_else_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = _data("nano/autoencoder", tmp_path)
+    train = ["train", "configs/stage/nano/autoencoder.yaml", "--data", str(data)]
+    train += ["--device", "cpu", "--out", str(tmp_path / "run"), "steps=1"]
+    assert main(train) == 0
+    assert '"steps": 1,' in (tmp_path / "run" / "report.json").read_text()
+    with pytest.raises(SystemExit) as stopped:
+        main([*train, "surprise"])
+    assert stopped.value.code == 2
+    assert "unrecognized arguments: surprise" in capsys.readouterr().err
 
 
 def test_weights_move_to_another_vocabulary_word_by_word(tmp_path: Path) -> None:
