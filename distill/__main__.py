@@ -32,9 +32,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line; key=value may stand anywhere, also after options."""
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
-    late = [word for word in rest if "=" in word and not word.startswith("-")]
-    if rest and (late != rest or not hasattr(arguments, "overrides")):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    takes_keys = hasattr(arguments, "overrides")
+    late = [word for word in rest if takes_keys and "=" in word and not word.startswith("-")]
+    if unknown := [word for word in rest if word not in late]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if late:
         arguments.overrides += late
     return arguments
