@@ -7,20 +7,35 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+ALIGNMENT = 64  # bytes
+
 
 class CudaGraph:
     """Replay `function` from a captured graph.
 
     The returned tensor is owned by the graph and overwritten by the next call: copy it to keep it.
     State that `function` reads or writes by address (weights, caches) is shared with the outside.
+    Inputs whose example lies on the CPU are handed over there: all of them travel in one copy.
+    Graphs that share a `pool` share memory: the output of one is overwritten by the next call of any.
     `function` must not draw random numbers; the warm-up calls it, so its side effects happen
     `warmup` + 1 times before the first replay, and the caller restores its state afterwards.
     """
 
     def __init__(
-        self, function: Callable[..., Tensor], example: Sequence[Tensor], *, warmup: int = 3
+        self,
+        function: Callable[..., Tensor],
+        example: Sequence[Tensor],
+        *,
+        warmup: int = 3,
+        pool: tuple[int, int] | None = None,
     ) -> None:
-        self._inputs = [tensor.clone() for tensor in example]
+        here = [tensor for tensor in example if tensor.device.type == "cpu"]
+        self._staging = _Staging(here) if here else None
+        arriving = iter(self._staging.arriving if self._staging else ())
+        self._inputs = [
+            next(arriving) if tensor.device.type == "cpu" else tensor.clone() for tensor in example
+        ]
+        self._signatures = [_signature(tensor) for tensor in example]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -29,7 +44,7 @@ class CudaGraph:
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         # other threads (window, video writer) may touch CUDA while this one captures
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._output = function(*self._inputs)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -40,19 +55,57 @@ class CudaGraph:
         """
         if len(inputs) != len(self._inputs):
             raise ValueError(f"graph captured with {len(self._inputs)} inputs, got {len(inputs)}")
-        for index, (static, new) in enumerate(zip(self._inputs, inputs, strict=True)):
-            if _signature(static) != _signature(new):
+        for index, (signature, new) in enumerate(zip(self._signatures, inputs, strict=True)):
+            if signature != _signature(new):
                 raise ValueError(
-                    f"graph input {index} was captured as {_signature(static)},"
-                    f" got {_signature(new)}"
+                    f"graph input {index} was captured as {signature}, got {_signature(new)}"
                 )
-            static.copy_(new)
+        if self._staging is not None:
+            self._staging.send([tensor for tensor in inputs if tensor.device.type == "cpu"])
+        for static, new in zip(self._inputs, inputs, strict=True):
+            if new.device.type != "cpu" and new is not static:
+                static.copy_(new)
         self._graph.replay()
         return self._output
 
     def close(self) -> None:
         """Free the graph's memory now instead of at garbage collection."""
         self._graph.reset()
+
+
+class _Staging:
+    """CPU tensors that travel to the GPU together, through one page-locked buffer."""
+
+    def __init__(self, example: Sequence[Tensor]) -> None:
+        size = _offsets(example)[-1]
+        self._here = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        self._there = torch.empty(size, dtype=torch.uint8, device="cuda")
+        self._leaving, self.arriving = views(self._here, example), views(self._there, example)
+        self._gone = torch.cuda.Event()
+        self.send(example)
+
+    def send(self, tensors: Sequence[Tensor]) -> None:
+        self._gone.synchronize()  # the buffer may still be on its way
+        for leaving, tensor in zip(self._leaving, tensors, strict=True):
+            leaving.copy_(tensor)
+        self._there.copy_(self._here, non_blocking=True)
+        self._gone.record()
+
+
+def views(buffer: Tensor, example: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors like those of `example` side by side in a buffer of bytes."""
+    return [
+        buffer[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+        for start, tensor in zip(_offsets(example)[:-1], example, strict=True)
+    ]
+
+
+def _offsets(example: Sequence[Tensor]) -> list[int]:
+    """Where each begins and the last one ends, in bytes, aligned for every type."""
+    offsets = [0]
+    for tensor in example:
+        offsets.append(offsets[-1] + -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT)
+    return offsets
 
 
 def _signature(tensor: Tensor) -> tuple[tuple[int, ...], torch.dtype, str]:
