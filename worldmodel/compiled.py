@@ -1,4 +1,4 @@
-"""Compiled regions: pure tensor methods of networks, replaced from outside by what inductor makes of them.
+"""Compiled regions: pure tensor methods of networks, replaced from outside by what a compiler makes.
 
 A region is a method between two attention calls, so it knows no layer, no cache and no length of memory:
 one compiled function serves all layers and all lengths. Networks stay plain and never ask.
@@ -72,8 +72,9 @@ class JoinedProjections(nn.Module):
         """The layers keep working: their weights become views of the joined one."""
         super().__init__()
         self.sizes = [layer.out_features for layer in layers]
-        self.weight = nn.Parameter(torch.cat([layer.weight for layer in layers]), False)
-        biases = [layer.bias for layer in layers if layer.bias is not None]
+        weights: list[Tensor] = [layer.weight for layer in layers]
+        self.weight = nn.Parameter(torch.cat(weights), False)
+        biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
         assert len(biases) in (0, len(layers)), "all layers have a bias, or none"
         self.bias = nn.Parameter(torch.cat(biases), False) if biases else None
         for layer, weight in zip(layers, self.weight.split(self.sizes), strict=True):

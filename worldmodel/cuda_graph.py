@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ class CudaGraph:
         example: Sequence[Tensor],
         *,
         warmup: int = 3,
-        pool: tuple[int, int] | None = None,
+        pool: Any = None,
     ) -> None:
         here = [tensor for tensor in example if tensor.device.type == "cpu"]
         self._staging = _Staging(here) if here else None

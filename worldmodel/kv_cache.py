@@ -103,13 +103,11 @@ class KVCache:
         self.keys[layer].index_copy_(2, tokens, keys.to(self.keys.dtype))
         self.values[layer].index_copy_(2, tokens, values.to(self.values.dtype))
 
-    def write_own(
-        self, layer: int, keys: Tensor, values: Tensor, held: int | None = None
-    ) -> None:
+    def write_own(self, layer: int, keys: Tensor, values: Tensor, held: int | None = None) -> None:
         """Put the keys and values [b g n*p d] of the frames being made beside the memory.
 
-        `held`: how many slots are filled. Then they follow those, and all that is to be seen lies in a row
-        (`seen`). None: at the very end, for those who hide empty slots by `all_bias`.
+        `held`: how many slots are filled. Then they follow those, and all that is to be seen lies in a
+        row (`seen`). None: at the very end, for those who hide empty slots by `all_bias`.
         """
         start, stop = self._own(held)
         self.all_keys[layer, :, :, start:stop].copy_(keys)

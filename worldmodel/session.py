@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worldmodel import flow
-from worldmodel.attention import mix_by_matmul, mix_fused
+from worldmodel.attention import mix_by_matmul, mix_on_gpu
 from worldmodel.autoencoder import frames_to_float
 from worldmodel.captured import CapturedSampler
 from worldmodel.checkpoint import PlayableConfig
 from worldmodel.compiled import can_compile, compile_regions, join_projections
+from worldmodel.fp8 import check_fp8, use_fp8
 from worldmodel.kv_cache import KVCache
 from worldmodel.memory import check_memory
 from worldmodel.models import load_playable
@@ -51,16 +52,23 @@ ANCHOR_RADIUS_M = 8.0
 ANCHOR_FRAMES = 64
 
 
+TensorFunction = Callable[..., Tensor]
+
+
 class Computing(Protocol):
     """The functions of `Sampler`, however they are run."""
 
-    def denoise(self, latent: Tensor, sigma: Tensor, to: Tensor, /, *rest: Tensor) -> Tensor: ...
+    @property
+    def denoise(self) -> TensorFunction: ...
 
-    def commit(self, latent: Tensor, sigma: Tensor, slot: Tensor, /, *rest: Tensor) -> Tensor: ...
+    @property
+    def commit(self) -> TensorFunction: ...
 
-    def commit_own(self, slot: Tensor, /) -> Tensor: ...
+    @property
+    def commit_own(self) -> TensorFunction: ...
 
-    def decode(self, latent: Tensor, /) -> Tensor: ...
+    @property
+    def decode(self) -> TensorFunction: ...
 
 
 @contextmanager
@@ -101,13 +109,13 @@ class WorldSession:
         tell: Callable[[str], None] | None = None,
         read_prompt: Callable[[str], Tensor] | None = None,
         compiled: bool | None = None,
+        fp8: bool = False,
     ) -> None:
         """`capture`: replay CUDA graphs; None: whenever the device is a CUDA one.
 
         `compiled`: compile what lies between attention calls; None: if graphs are captured, and what is
-        needed is installed.
-        `tell` hears what takes long. `read_prompt`: what the transformer is given of a prompt; None:
-        the words of its vocabulary.
+        needed is installed. `fp8`: linear layers of the blocks in 8 bits. `tell` hears what takes long.
+        `read_prompt`: what the transformer is given of a prompt; None: the words of its vocabulary.
 
         Raises:
             ValueError: if the memory of the GPU is too small.
@@ -140,18 +148,21 @@ class WorldSession:
         self._noise = torch.Generator()
         self._stopwatch = Stopwatch(device)
         self._times: StepTimes | None = None
-        mix = mix_by_matmul if device.type == "cpu" else mix_fused
+        mix = mix_by_matmul if device.type == "cpu" else mix_on_gpu
         held = 0 if eager else None
         self._sampler = sampler = Sampler(
             self._transformer, self._autoencoder, self._cache, mix, held
         )
         self._graphs: CapturedSampler | None = None
-        self._at: Callable[[int], Computing] = self._eager if eager else lambda _held: sampler
+        self._at: Callable[[int], Computing] = self._eager
         self._numbers = device  # where noise levels and slots are handed over
         self._begin(np.eye(4), "")
         capture = device.type == "cuda" if capture is None else capture
-        if eager and (capture if compiled is None else compiled):
+        if fp8:
+            check_fp8(device)
             join_projections(cast(nn.Module, self._transformer))
+            use_fp8(cast(nn.Module, self._transformer))
+        if eager and (capture if compiled is None else compiled):
             compiled = self._compile_regions(tell)
         if capture:
             self._capture(bool(compiled))
@@ -420,7 +431,7 @@ class WorldSession:
         """How many slots are filled after so many frames of a world."""
         return min(frames, self.playable.cache.slots)
 
-    def _eager(self, held: int) -> Sampler:
+    def _eager(self, held: int) -> Computing:
         return replace(self._sampler, held=held)
 
     def _condition(self, prompt: Tensor) -> None:
@@ -471,6 +482,7 @@ class WorldSession:
             return False
         if tell is not None:
             tell("compiling for this GPU: up to a minute the first time")
+        join_projections(cast(nn.Module, self._transformer))
         for network in (self._transformer, self._autoencoder):
             compile_regions(cast(nn.Module, network))
         return True
@@ -501,11 +513,14 @@ def load_session(
     frames_per_second: float | None = None,
     runtime: RuntimeChoice = "torch",
     tell: Callable[[str], None] | None = None,
+    capture: bool | None = None,
+    compiled: bool | None = None,
+    fp8: bool = False,
 ) -> WorldSession:
     """Load a model folder and make it ready to play.
 
     `device`: "cpu", "cuda", "cuda:1", ...; None takes CUDA where there is one. `runtime`: what computes;
-    "auto" takes the fastest that is installed. `tell` hears what takes long.
+    "auto" takes the fastest that is installed. `tell` hears what takes long. The others: `WorldSession`.
 
     Raises:
         ValueError, FileNotFoundError: one clear line about what is wrong.
@@ -528,6 +543,9 @@ def load_session(
         runtime=computing,
         tell=tell,
         read_prompt=model.read_prompt,
+        capture=capture,
+        compiled=compiled,
+        fp8=fp8,
     )
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
-import pytest
 import torch
 from torch._dynamo.utils import counters
 
@@ -54,7 +50,7 @@ def _frames(network: Network, decoder: Decoder, words: torch.Tensor) -> list[tor
         latent = sampler.denoise(latent, level, zero, words, *places)
         sampler.commit(latent, zero, torch.tensor([held]), words, *places)
         cache = sampler.cache.state()
-        made += [latent.clone(), cache["keys"].clone(), sampler.decode(latent).float()]
+        made += [latent.clone(), cache["keys"].clone(), sampler.decode(latent)]
     return made
 
 
@@ -69,9 +65,11 @@ def _compiled_equals_plain(network: Network, decoder: Decoder, words: torch.Tens
         join_projections(part)
         compile_regions(part, "aot_eager")
     compiled = _frames(network, decoder, words)
-    for ours, theirs in zip(compiled[:-1], plain[:-1], strict=True):
-        torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=1e-3)
-    assert float((compiled[-1] - plain[-1]).abs().max()) <= 1  # of 255 levels
+    for ours, theirs in zip(compiled, plain, strict=True):
+        if ours.dtype == torch.uint8:
+            assert int((ours.int() - theirs.int()).abs().max()) <= 1
+        else:
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     # one of each, whatever the layers and frames in memory, and one of the decoder
     assert counters["stats"]["unique_graphs"] == len(REGIONS) + 1
     assert not counters["graph_break"]

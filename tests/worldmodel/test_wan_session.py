@@ -13,8 +13,8 @@ import play
 from tests.worldmodel import tiny, tiny_wan
 from worldmodel import flow
 from worldmodel.models import load_playable, prompt_folder
-from worldmodel.saves import read_state, write_state
 from worldmodel.sampler import Sampler
+from worldmodel.saves import read_state, write_state
 from worldmodel.session import WorldSession, load_session
 from worldmodel.types import Camera, Start
 
@@ -218,6 +218,7 @@ def test_graphed_equals_eager_also_in_blocks(tmp_path: Path) -> None:
             torch.float32,
             capture,
             read_prompt=model.read_prompt,
+            compiled=False,
         )
         frames.append(_play(session, 16))
     assert np.array_equal(*frames)
