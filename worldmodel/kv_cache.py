@@ -99,9 +99,10 @@ class KVCache:
 
     def write(self, layer: int, keys: Tensor, values: Tensor, slot: Tensor) -> None:
         """Put the keys and values [b g n*p d] of n frames into `slot` (a tensor of n indices)."""
-        tokens = self._tokens(slot)
-        self.keys[layer].index_copy_(2, tokens, keys.to(self.keys.dtype))
-        self.values[layer].index_copy_(2, tokens, values.to(self.values.dtype))
+        self._frames(self.keys[layer]).index_copy_(2, slot, self._frames(keys.to(self.keys.dtype)))
+        self._frames(self.values[layer]).index_copy_(
+            2, slot, self._frames(values.to(self.values.dtype))
+        )
 
     def write_own(self, layer: int, keys: Tensor, values: Tensor, held: int | None = None) -> None:
         """Put the keys and values [b g n*p d] of the frames being made beside the memory.
@@ -137,9 +138,8 @@ class KVCache:
 
     def write_layers(self, keys: Tensor, values: Tensor, slot: Tensor) -> None:
         """Put the keys and values [layers b g p d] of frames into `slot`, for all layers."""
-        tokens = self._tokens(slot)
-        self.keys.index_copy_(3, tokens, keys.to(self.keys.dtype))
-        self.values.index_copy_(3, tokens, values.to(self.values.dtype))
+        self._frames(self.keys).index_copy_(3, slot, self._frames(keys.to(self.keys.dtype)))
+        self._frames(self.values).index_copy_(3, slot, self._frames(values.to(self.values.dtype)))
 
     def bias_without(self, slot: Tensor) -> Tensor:
         """`bias` that hides `slot` as well: [slots*p]."""
@@ -188,6 +188,10 @@ class KVCache:
         for name in ("keys", "values", "filled"):
             getattr(self, name).copy_(state[name])
         self._hide_empty_slots()
+
+    def _frames(self, x: Tensor) -> Tensor:
+        """[... n*p d] as [... n p d]."""
+        return x.unflatten(-2, (-1, self.tokens_per_frame))
 
     def _own(self, held: int | None) -> tuple[int, int]:
         start = self.keys.shape[3] if held is None else held * self.tokens_per_frame

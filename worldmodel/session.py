@@ -150,11 +150,9 @@ class WorldSession:
         self._times: StepTimes | None = None
         mix = mix_by_matmul if device.type == "cpu" else mix_on_gpu
         held = 0 if eager else None
-        self._sampler = sampler = Sampler(
-            self._transformer, self._autoencoder, self._cache, mix, held
-        )
+        self._sampler = Sampler(self._transformer, self._autoencoder, self._cache, mix, held)
         self._graphs: CapturedSampler | None = None
-        self._at: Callable[[int], Computing] = self._eager
+        self._at: Callable[[int], Computing] = partial(_holding, self._sampler)
         self._numbers = device  # where noise levels and slots are handed over
         self._begin(np.eye(4), "")
         capture = device.type == "cuda" if capture is None else capture
@@ -431,9 +429,7 @@ class WorldSession:
         """How many slots are filled after so many frames of a world."""
         return min(frames, self.playable.cache.slots)
 
-    def _eager(self, held: int) -> Computing:
-        return replace(self._sampler, held=held)
-
+    @torch.inference_mode()
     def _condition(self, prompt: Tensor) -> None:
         """What all passes read of a prompt; a captured graph reads it where it always lies."""
         self._prompt = prompt.to(self.device)
@@ -572,6 +568,10 @@ def prepare(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
     for name, buffer in keep.items():
         setattr(prepared, name, buffer.float().to(device))
     return prepared
+
+
+def _holding(sampler: Sampler, held: int) -> Computing:
+    return replace(sampler, held=held)
 
 
 def _same(a: Camera, b: Camera) -> bool:
