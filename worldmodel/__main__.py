@@ -27,6 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     bench.add_argument("--random-weights", action="store_true", help="what --config is made of")
     bench.add_argument("--latents", type=int, default=21, help="of one such rollout")
     bench.add_argument("--out", type=Path, help="write the result as JSON")
+    compiling = bench.add_mutually_exclusive_group()
+    compiling.add_argument("--compile", action="store_true", default=None, dest="compiled")
+    compiling.add_argument("--no-compile", action="store_false", default=None, dest="compiled")
+    bench.add_argument("--fp8", action="store_true", help="8-bit linear layers (NVIDIA GPUs)")
     bench.set_defaults(run=_bench)
     _add_convert(commands)
     arguments = parser.parse_args(argv)
@@ -125,6 +129,8 @@ def _bench(arguments: argparse.Namespace) -> None:
             steps=arguments.steps,
             frames=arguments.frames,
             runtime=arguments.runtime,
+            compiled=arguments.compiled,
+            fp8=arguments.fp8,
         )
     print(json.dumps(result, indent=1))
     if arguments.out is not None:
@@ -139,7 +145,13 @@ def _bench_rollouts(arguments: argparse.Namespace) -> dict[str, Any]:
 
     steps = [] if arguments.steps is None else [f"playable.rollout.steps={arguments.steps}"]
     model = strict.load(arguments.config, WanModelConfig, steps)
-    return bench_rollout.benchmark(model, choose_device(arguments.device), arguments.latents)
+    return bench_rollout.benchmark(
+        model,
+        choose_device(arguments.device),
+        arguments.latents,
+        compiled=arguments.compiled,
+        fp8=arguments.fp8,
+    )
 
 
 if __name__ == "__main__":

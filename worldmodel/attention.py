@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -30,19 +31,42 @@ TILES: Any = {
     "bwd_num_stages": 3,
 }
 
+# Kernels of `mix_on_gpu`, the fastest first: cuDNN's is for long queries, as measured on an H100.
+MANY_QUERIES = 1024
+CUDNN_FIRST = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+FLASH_FIRST = [
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-Mix = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+Mix = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
-def mix_fused(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+def mix_fused(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
     """Queries [b g n d] over keys and values [b g k d], with `bias` [k] added to the scores."""
-    return scaled_dot_product_attention(queries, keys, values, attn_mask=bias[None, None, None])
+    mask = None if bias is None else bias[None, None, None]
+    return scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
 
 
-def mix_by_matmul(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+def mix_on_gpu(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+    """`mix_fused` with the kernel that a rule names: a measured choice would differ from run to run."""
+    order = CUDNN_FIRST if queries.shape[2] >= MANY_QUERIES else FLASH_FIRST
+    with sdpa_kernel(order, set_priority=True):
+        return mix_fused(queries, keys, values, bias)
+
+
+def mix_by_matmul(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
     """`mix_fused` with the scores in memory: on CPUs, where they fit the cache, twice as fast."""
     q, k, v = queries.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1)
-    scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
+    added = q.new_zeros(1) if bias is None else bias
+    scores = torch.baddbmm(added, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
     return torch.bmm(scores.softmax(-1), v).unflatten(0, queries.shape[:2])
 
 
@@ -105,15 +129,15 @@ def _teacher_forcing_rule(
 class Cached:
     """The frames of a block attend to each other and to the cache; the memory stays as it is."""
 
-    def __init__(self, cache: KVCache, layer: int, mix: Mix = mix_fused) -> None:
-        self.cache, self.layer, self.mix = cache, layer, mix
+    def __init__(
+        self, cache: KVCache, layer: int, mix: Mix = mix_fused, held: int | None = None
+    ) -> None:
+        """`held`: how many slots are filled; None asks the device."""
+        self.cache, self.layer, self.mix, self.held = cache, layer, mix, held
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        cache, layer = self.cache, self.layer
-        cache.write_own(layer, cache_layout(k), cache_layout(v))
-        return attend_grouped(
-            self.mix, q, cache.all_keys[layer], cache.all_values[layer], cache.all_bias
-        )
+        self.cache.write_own(self.layer, cache_layout(k), cache_layout(v), self.held)
+        return attend_grouped(self.mix, q, *self.cache.seen(self.layer, self.held))
 
 
 class Remembering:
@@ -148,19 +172,29 @@ class Committing:
     its own block: what `TeacherForcing` shows to a clean frame.
     """
 
-    def __init__(self, cache: KVCache, layer: int, slot: Tensor, mix: Mix = mix_fused) -> None:
-        self.cache, self.layer, self.slot, self.mix = cache, layer, slot, mix
+    def __init__(
+        self,
+        cache: KVCache,
+        layer: int,
+        slot: Tensor,
+        mix: Mix = mix_fused,
+        held: int | None = None,
+    ) -> None:
+        """`held`: how many slots are filled by then; None asks the device."""
+        self.cache, self.layer, self.slot = cache, layer, slot
+        self.mix, self.held = mix, held
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         self.write(k, v)
-        cache, layer = self.cache, self.layer
-        return attend_grouped(self.mix, q, cache.keys[layer], cache.values[layer], cache.bias)
+        return attend_grouped(self.mix, q, *self.cache.remembered(self.layer, self.held))
 
     def write(self, k: Tensor, v: Tensor) -> None:
         self.cache.write(self.layer, cache_layout(k), cache_layout(v), self.slot)
 
 
-def attend_grouped(mix: Mix, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+def attend_grouped(
+    mix: Mix, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None
+) -> Tensor:
     """Query heads that share keys are stacked into rows, so keys are read once per group."""
     groups = keys.shape[1]
     queries = rearrange(q, "b f p (g r) d -> b g (r f p) d", g=groups).to(keys.dtype)

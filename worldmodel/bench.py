@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -28,27 +29,31 @@ def benchmark(
     steps: int | None,
     frames: int,
     runtime: RuntimeChoice = "torch",
+    compiled: bool | None = None,
+    fp8: bool = False,
 ) -> dict[str, Any]:
-    """Load the model and walk through it for `frames` frames; times in milliseconds, median and p95."""
+    """Load the model and walk through it for `frames` frames; times in milliseconds, median and p95.
+
+    On a GPU the same walk without captured graphs and compiled regions is measured beside it.
+    """
     began = time.perf_counter()
-    session = load_session(folder, device=device, steps=steps, runtime=runtime)
+    session = load_session(
+        folder,
+        device=device,
+        steps=steps,
+        runtime=runtime,
+        tell=lambda words: print(words, file=sys.stderr),
+        compiled=compiled,
+        fp8=fp8,
+    )
     spare_threads(session.runtime)
     loaded = time.perf_counter()
-    viewpoint = Viewpoint()
-    session.reset(Start(seed=1), _camera(session, viewpoint))
+    session.reset(Start(seed=1), _camera(session, Viewpoint()))
     first = time.perf_counter()
-
-    shown, settled = [], []
-    command = Command(forward=1.0, yaw_rad=0.02)
-    for _ in range(frames + WARM_FRAMES):
-        viewpoint = advance(viewpoint, command, session.spec.frames_per_second, session.spec.limits)
-        camera = _camera(session, viewpoint)
-        cameras = [camera] * session.spec.cameras_per_step
-        shown.append(timed_ms(session.device, partial(session.step, cameras)))
-        settled.append(timed_ms(session.device, session.settle))
-    shown, settled = shown[WARM_FRAMES:], settled[WARM_FRAMES:]
+    shown, settled = _walk(session, frames)
     total = [a + b for a, b in zip(shown, settled, strict=True)]
-    return {
+    rate = _rate(session, total)
+    found: dict[str, Any] = {
         "model": session.playable.name,
         "device": device_name(session.device),
         "runtime": session.spec.runtime,
@@ -58,14 +63,39 @@ def benchmark(
         "torch": torch.__version__,
         "load_s": round(loaded - began, 2),
         "first_frame_s": round(first - loaded, 2),
-        "frames_per_second": round(
-            1000 * session.spec.frames_per_step / statistics.median(total), 2
-        ),
+        "frames_per_second": rate,
         "input_to_frame_ms": _summary(shown),
         "commit_ms": _summary(settled),
         "decode_ms": _summary(_decode_times(session, frames)),
+        "pass_ms": _summary(_pass_times(session, frames)),
         "peak_memory_gib": memory_gib(session.device),
     }
+    if session.device.type == "cuda":
+        plain = load_session(folder, device=device, steps=steps, capture=False)
+        shown, settled = _walk(plain, frames)
+        slow = _rate(plain, [a + b for a, b in zip(shown, settled, strict=True)])
+        found["plain_frames_per_second"] = slow
+        found["faster_than_plain"] = round(rate / slow, 2)
+    return found
+
+
+def _walk(session: WorldSession, frames: int) -> tuple[list[float], list[float]]:
+    """Milliseconds of every step, and of committing what it showed."""
+    viewpoint = Viewpoint()
+    session.reset(Start(seed=1), _camera(session, viewpoint))
+    shown, settled = [], []
+    command = Command(forward=1.0, yaw_rad=0.02)
+    for _ in range(frames + WARM_FRAMES):
+        viewpoint = advance(viewpoint, command, session.spec.frames_per_second, session.spec.limits)
+        camera = _camera(session, viewpoint)
+        cameras = [camera] * session.spec.cameras_per_step
+        shown.append(timed_ms(session.device, partial(session.step, cameras)))
+        settled.append(timed_ms(session.device, session.settle))
+    return shown[WARM_FRAMES:], settled[WARM_FRAMES:]
+
+
+def _rate(session: WorldSession, times_ms: list[float]) -> float:
+    return round(1000 * session.spec.frames_per_step / statistics.median(times_ms), 2)
 
 
 WARM_FRAMES = 15  # longer than any window: the cache is full when timing begins
@@ -81,6 +111,11 @@ def _decode_times(session: WorldSession, frames: int) -> list[float]:
     latent = torch.randn(shape, device=session.device)
     times = [timed_ms(session.device, lambda: session.decode(latent)) for _ in range(frames + 3)]
     return times[3:]
+
+
+def _pass_times(session: WorldSession, frames: int) -> list[float]:
+    run = session.denoising(session.playable.cache.slots)
+    return [timed_ms(session.device, run) for _ in range(frames + 3)][3:]
 
 
 def timed_ms(device: torch.device, function: Callable[[], object]) -> float:

@@ -1,13 +1,14 @@
 """How fast whole rollouts of a Wan-scale model are, on random weights: speed depends on no value.
 
 Beside the session as it is played runs the plain way in the same process: the same maths without
-captured graphs. Both take a commit pass per block and attend to a memory of full size from the first
-latent on, so every pass costs what the last one does.
+captured graphs and compiled regions. Both take a commit pass per block and remember all latents; a pass
+attends to those that are there.
 """
 
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,7 +22,7 @@ from worldmodel.bench import device_name, memory_gib, timed_ms
 from worldmodel.kv_cache import CacheConfig
 from worldmodel.models import Playable, WanModelConfig, random_model
 from worldmodel.runtime import fastest_dtype
-from worldmodel.sampler import Decoder, DecoderConfig
+from worldmodel.sampler import DecoderConfig
 from worldmodel.session import WorldSession
 from worldmodel.tiny_decoder import TinyDecoder
 from worldmodel.types import Camera, Start
@@ -32,7 +33,14 @@ REPEATS = 3
 PASSES = 10
 
 
-def benchmark(model: WanModelConfig, device: torch.device, latents: int) -> dict[str, Any]:
+def benchmark(
+    model: WanModelConfig,
+    device: torch.device,
+    latents: int,
+    *,
+    compiled: bool | None = None,
+    fp8: bool = False,
+) -> dict[str, Any]:
     """Times in milliseconds (medians), frames a second of rollouts of `latents` latents.
 
     Raises:
@@ -43,20 +51,29 @@ def benchmark(model: WanModelConfig, device: torch.device, latents: int) -> dict
         raise ValueError(
             f"--latents {latents}: must be at least two whole blocks of {rollout.block_frames}"
         )
-    parts = random_model(model)
+    parts = random_model(model, device=device)
     context = CacheConfig(
         sink_frames=0, window_frames=max(latents - rollout.block_frames, rollout.block_frames)
     )
     parts = replace(parts, playable=replace(parts.playable, cache=context))
     dtype = fastest_dtype(device)
     blank = replace(parts, decoder=BlankDecoder(model.decoder))
-    played = _rollout(parts, device, dtype, latents)
-    undecoded = _rollout(blank, device, dtype, latents)
-    plain = _rollout(blank, device, dtype, latents, capture=False)
-    passes = _passes(blank, device, dtype, latents)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # weights were made in float32
+    # plain before compiled: what is compiled stays compiled
+    slow = _session(blank, device, dtype, capture=False)
+    plain = _rollout(slow, latents)
+    outputs = _outputs(slow) if fp8 else None
+    fast = _session(blank, device, dtype, compiled=compiled, fp8=fp8)
+    undecoded, passes = _rollout(fast, latents), _passes(fast, latents)
+    error = None if outputs is None else _relative_error(_outputs(fast), outputs)
+    memory = memory_gib(device)
+    del slow, fast
+    played = _rollout(_session(parts, device, dtype, compiled=compiled, fp8=fp8), latents)
     ceiling = matmul_tflops(device, dtype)
+    work = {n: pass_tflop(model.transformer, rollout.block_frames, n) for n in passes}
+    achieved = {n: 1000 * work[n] / passes[n] for n in passes}
     longest = max(passes)
-    achieved = pass_tflop(model.transformer, rollout.block_frames, longest) / passes[longest] * 1000
     return {
         "model": parts.playable.name,
         "device": device_name(device),
@@ -66,6 +83,8 @@ def benchmark(model: WanModelConfig, device: torch.device, latents: int) -> dict
         "block_frames": rollout.block_frames,
         "latents": latents,
         "pass_ms_by_context": {str(n): round(ms, 2) for n, ms in passes.items()},
+        "tflops_by_context": {str(n): round(done, 2) for n, done in achieved.items()},
+        "fp8_relative_error": error,
         "decoded": played,
         "undecoded": undecoded,
         "undecoded_without_graphs": plain,
@@ -73,9 +92,10 @@ def benchmark(model: WanModelConfig, device: torch.device, latents: int) -> dict
             undecoded["frames_per_second"] / plain["frames_per_second"], 2
         ),
         "matmul_tflops": round(ceiling, 3),
-        "achieved_tflops": round(achieved, 3),
-        "achieved_share": round(achieved / ceiling, 3),
+        "achieved_tflops": round(achieved[longest], 3),
+        "achieved_share": round(achieved[longest] / ceiling, 3),
         "peak_memory_gib": memory_gib(device),
+        "peak_memory_undecoded_gib": memory,
     }
 
 
@@ -123,14 +143,8 @@ def matmul_tflops(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * size**3 / min(times) / 1e9
 
 
-def _rollout(
-    parts: Playable,
-    device: torch.device,
-    dtype: torch.dtype,
-    latents: int,
-    capture: bool | None = None,
-) -> dict[str, float]:
-    session = _session(parts, device, dtype, capture)
+def _rollout(session: WorldSession, latents: int) -> dict[str, float]:
+    device = session.device
     lens, block = session.spec.intrinsics, session.spec.cameras_per_step
     still = [Camera(np.eye(4), lens)] * block
 
@@ -152,34 +166,46 @@ def _rollout(
     }
 
 
-def _passes(
-    parts: Playable, device: torch.device, dtype: torch.dtype, latents: int
-) -> dict[int, float]:
+def _passes(session: WorldSession, latents: int) -> dict[int, float]:
     """Milliseconds of one denoising pass by how many latents it attends to."""
-    block = parts.playable.rollout.block_frames
+    block = session.spec.cameras_per_step
     contexts: Sequence[int] = [n for n in CONTEXTS if 2 * block <= n <= latents] or [latents]
     found = {}
-    for context in contexts:
-        window = CacheConfig(sink_frames=0, window_frames=context - block)
-        fitted = replace(parts, playable=replace(parts.playable, cache=window))
-        session = _session(fitted, device, dtype, None)
-        with torch.inference_mode():
-            run = partial(session._denoise, *session._example())
-            times = [timed_ms(device, run) for _ in range(2 + PASSES)]
+    for context in (n for n in contexts if (n - block) % block == 0):
+        run = session.denoising(context - block)
+        times = [timed_ms(session.device, run) for _ in range(2 + PASSES)]
         found[context] = statistics.median(times[2:])
     return found
 
 
+def _outputs(session: WorldSession) -> Tensor:
+    """What one pass makes of noise where nothing is remembered."""
+    return session.denoising(0)().clone()
+
+
+def _relative_error(found: Tensor, wanted: Tensor) -> float:
+    """The largest difference over the largest value."""
+    return round(float((found - wanted).abs().max() / wanted.abs().max()), 4)
+
+
 def _session(
-    parts: Playable, device: torch.device, dtype: torch.dtype, capture: bool | None
+    parts: Playable,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    capture: bool | None = None,
+    compiled: bool | None = None,
+    fp8: bool = False,
 ) -> WorldSession:
-    decoder: Decoder = parts.decoder
     return WorldSession(
         parts.playable,
-        decoder,
+        parts.decoder,
         parts.transformer,
         device,
         dtype,
         capture,
+        tell=lambda words: print(words, file=sys.stderr),
         read_prompt=parts.read_prompt,
+        compiled=compiled,
+        fp8=fp8,
     )

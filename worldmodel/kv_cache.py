@@ -75,6 +75,7 @@ class KVCache:
         self.tokens_per_frame = tokens_per_frame
         remembered = config.slots * tokens_per_frame
         own = block_frames * tokens_per_frame
+        self._own_tokens = own
         shape = (layers, batch, kv_heads, remembered + own, head_width)
         self.all_keys = torch.zeros(shape, dtype=dtype, device=device)  # [layers b g slots*p+n*p d]
         self.all_values = torch.zeros(shape, dtype=dtype, device=device)
@@ -98,28 +99,47 @@ class KVCache:
 
     def write(self, layer: int, keys: Tensor, values: Tensor, slot: Tensor) -> None:
         """Put the keys and values [b g n*p d] of n frames into `slot` (a tensor of n indices)."""
-        tokens = self._tokens(slot)
-        self.keys[layer].index_copy_(2, tokens, keys.to(self.keys.dtype))
-        self.values[layer].index_copy_(2, tokens, values.to(self.values.dtype))
-
-    def write_own(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Put the keys and values [b g n*p d] of the frames being made beside the memory."""
-        remembered = self.keys.shape[3]
-        self.all_keys[layer, :, :, remembered:].copy_(keys)
-        self.all_values[layer, :, :, remembered:].copy_(values)
-
-    def keep_own(self, slot: Tensor) -> None:
-        """Put what `write_own` wrote last, of all layers, into `slot`."""
-        remembered = self.keys.shape[3]
-        self.write_layers(
-            self.all_keys[..., remembered:, :], self.all_values[..., remembered:, :], slot
+        self._frames(self.keys[layer]).index_copy_(2, slot, self._frames(keys.to(self.keys.dtype)))
+        self._frames(self.values[layer]).index_copy_(
+            2, slot, self._frames(values.to(self.values.dtype))
         )
+
+    def write_own(self, layer: int, keys: Tensor, values: Tensor, held: int | None = None) -> None:
+        """Put the keys and values [b g n*p d] of the frames being made beside the memory.
+
+        `held`: how many slots are filled. Then they follow those, and all that is to be seen lies in a
+        row (`seen`). None: at the very end, for those who hide empty slots by `all_bias`.
+        """
+        start, stop = self._own(held)
+        self.all_keys[layer, :, :, start:stop].copy_(keys)
+        self.all_values[layer, :, :, start:stop].copy_(values)
+
+    def seen(self, layer: int, held: int | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys, values [b g k d] and the bias [k] that frames being made attend with."""
+        if held is None:
+            return self.all_keys[layer], self.all_values[layer], self.all_bias
+        _, stop = self._own(held)
+        return self.all_keys[layer, :, :, :stop], self.all_values[layer, :, :, :stop], None
+
+    def remembered(self, layer: int, held: int | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys, values [b g k d] and the bias [k] of the memory alone."""
+        if held is None:
+            return self.keys[layer], self.values[layer], self.bias
+        stop = held * self.tokens_per_frame
+        return self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop], None
+
+    def keep_own(self, slot: Tensor, held: int | None = None) -> None:
+        """Put what `write_own` wrote last, of all layers, into `slot`."""
+        start, stop = self._own(held)
+        keys, values = self.all_keys[..., start:stop, :], self.all_values[..., start:stop, :]
+        if held is not None:  # it may lie in the slot already
+            keys, values = keys.clone(), values.clone()
+        self.write_layers(keys, values, slot)
 
     def write_layers(self, keys: Tensor, values: Tensor, slot: Tensor) -> None:
         """Put the keys and values [layers b g p d] of frames into `slot`, for all layers."""
-        tokens = self._tokens(slot)
-        self.keys.index_copy_(3, tokens, keys.to(self.keys.dtype))
-        self.values.index_copy_(3, tokens, values.to(self.values.dtype))
+        self._frames(self.keys).index_copy_(3, slot, self._frames(keys.to(self.keys.dtype)))
+        self._frames(self.values).index_copy_(3, slot, self._frames(values.to(self.values.dtype)))
 
     def bias_without(self, slot: Tensor) -> Tensor:
         """`bias` that hides `slot` as well: [slots*p]."""
@@ -130,6 +150,13 @@ class KVCache:
         """Make `slot` (and all before it) valid; called before the layers of a commit run."""
         self.filled.copy_(torch.maximum(self.filled, slot.max() + 1))
         self._hide_empty_slots()
+
+    def set_filled(self, slots: int) -> None:
+        """`mark_filled` where the number is known: fewer kernels."""
+        self.filled.fill_(slots)
+        tokens = slots * self.tokens_per_frame
+        self.bias[:tokens].zero_()
+        self.bias[tokens:].fill_(float("-inf"))
 
     def map(
         self, on_keys: Callable[[Tensor], Tensor], on_values: Callable[[Tensor], Tensor]
@@ -161,6 +188,14 @@ class KVCache:
         for name in ("keys", "values", "filled"):
             getattr(self, name).copy_(state[name])
         self._hide_empty_slots()
+
+    def _frames(self, x: Tensor) -> Tensor:
+        """[... n*p d] as [... n p d]."""
+        return x.unflatten(-2, (-1, self.tokens_per_frame))
+
+    def _own(self, held: int | None) -> tuple[int, int]:
+        start = self.keys.shape[3] if held is None else held * self.tokens_per_frame
+        return start, start + self._own_tokens
 
     def _tokens(self, slot: Tensor) -> Tensor:
         return (slot[:, None] * self.tokens_per_frame + self._token).flatten()

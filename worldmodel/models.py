@@ -99,10 +99,13 @@ def make_decoder(config: TinyDecoderConfig | WanVaeConfig) -> TinyDecoder | WanV
     return WanVae(config) if isinstance(config, WanVaeConfig) else TinyDecoder(config)
 
 
-def random_model(config: WanModelConfig, seed: int = 0) -> Playable:
+def random_model(
+    config: WanModelConfig, seed: int = 0, device: torch.device | None = None
+) -> Playable:
     """A model whose weights are noise, for measuring speed: that does not depend on values."""
     torch.manual_seed(seed)
-    transformer, decoder = WanTransformer(config.transformer), make_decoder(config.decoder)
+    with device or torch.device("cpu"):
+        transformer, decoder = WanTransformer(config.transformer), make_decoder(config.decoder)
     wan = config.transformer
 
     def read(_prompt: str) -> Tensor:

@@ -158,6 +158,7 @@ class Sampler:
     autoencoder: Decoder
     cache: KVCache
     mix: Mix = mix_fused
+    held: int | None = None  # slots filled when `denoise` begins; None asks the device
 
     def denoise(
         self,
@@ -175,7 +176,7 @@ class Sampler:
         The n frames are made together and see each other; `words` is what `condition` returned.
         """
         layers = range(self.transformer.config.layers)
-        kernels = [Cached(self.cache, layer, self.mix) for layer in layers]
+        kernels = [Cached(self.cache, layer, self.mix, self.held) for layer in layers]
         places = self.transformer.places(Geometry(matrix, inverse, cos, sin))
         predicted = self.transformer(latent, sigma, words, places, kernels)
         return flow.euler_step(latent, predicted, sigma, to)
@@ -195,9 +196,9 @@ class Sampler:
 
         Nothing is predicted: the last layer stops at its keys and values. Returns `cache.filled`.
         """
-        self.cache.mark_filled(slot)
+        held = self._mark_filled(slot)
         layers = range(self.transformer.config.layers)
-        *kernels, last = (Committing(self.cache, layer, slot, self.mix) for layer in layers)
+        *kernels, last = (Committing(self.cache, layer, slot, self.mix, held) for layer in layers)
         places = self.transformer.places(Geometry(matrix, inverse, cos, sin))
         k, v = self.transformer.last_keys_values(latent, sigma, words, places, kernels)
         last.write(k, v)
@@ -208,9 +209,17 @@ class Sampler:
 
         For models that were trained with it. Returns `cache.filled`.
         """
-        self.cache.mark_filled(slot)
-        self.cache.keep_own(slot)
+        self._mark_filled(slot)
+        self.cache.keep_own(slot, self.held)
         return self.cache.filled
+
+    def _mark_filled(self, slot: Tensor) -> int | None:
+        if self.held is None:
+            self.cache.mark_filled(slot)
+            return None
+        held = min(self.held + len(slot), self.cache.config.slots)
+        self.cache.set_filled(held)
+        return held
 
     def decode(self, latent: Tensor) -> Tensor:
         """Pixels, uint8 [n H W 3], of the next latents [1 f p c]; see `Decoder.render`."""

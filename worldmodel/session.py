@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -24,10 +24,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worldmodel import flow
-from worldmodel.attention import mix_by_matmul, mix_fused
+from worldmodel.attention import mix_by_matmul, mix_on_gpu
 from worldmodel.autoencoder import frames_to_float
+from worldmodel.captured import CapturedSampler
 from worldmodel.checkpoint import PlayableConfig
-from worldmodel.cuda_graph import CudaGraph
+from worldmodel.compiled import can_compile, compile_regions, join_projections
+from worldmodel.fp8 import check_fp8, use_fp8
 from worldmodel.kv_cache import KVCache
 from worldmodel.memory import check_memory
 from worldmodel.models import load_playable
@@ -49,7 +51,24 @@ from worldmodel.types import (
 ANCHOR_RADIUS_M = 8.0
 ANCHOR_FRAMES = 64
 
+
 TensorFunction = Callable[..., Tensor]
+
+
+class Computing(Protocol):
+    """The functions of `Sampler`, however they are run."""
+
+    @property
+    def denoise(self) -> TensorFunction: ...
+
+    @property
+    def commit(self) -> TensorFunction: ...
+
+    @property
+    def commit_own(self) -> TensorFunction: ...
+
+    @property
+    def decode(self) -> TensorFunction: ...
 
 
 @contextmanager
@@ -89,11 +108,14 @@ class WorldSession:
         runtime: Runtime = "torch",
         tell: Callable[[str], None] | None = None,
         read_prompt: Callable[[str], Tensor] | None = None,
+        compiled: bool | None = None,
+        fp8: bool = False,
     ) -> None:
         """`capture`: replay CUDA graphs; None: whenever the device is a CUDA one.
 
-        `tell` hears what takes long. `read_prompt`: what the transformer is given of a prompt; None:
-        the words of its vocabulary.
+        `compiled`: compile what lies between attention calls; None: if graphs are captured, and what is
+        needed is installed. `fp8`: linear layers of the blocks in 8 bits. `tell` hears what takes long.
+        `read_prompt`: what the transformer is given of a prompt; None: the words of its vocabulary.
 
         Raises:
             ValueError: if the memory of the GPU is too small.
@@ -126,15 +148,22 @@ class WorldSession:
         self._noise = torch.Generator()
         self._stopwatch = Stopwatch(device)
         self._times: StepTimes | None = None
-        mix = mix_by_matmul if device.type == "cpu" else mix_fused
-        self._sampler = sampler = Sampler(self._transformer, self._autoencoder, self._cache, mix)
-        self._denoise: TensorFunction = sampler.denoise
-        self._commit: TensorFunction = sampler.commit
-        self._commit_own: TensorFunction = sampler.commit_own
-        self._decode: TensorFunction = sampler.decode
+        mix = mix_by_matmul if device.type == "cpu" else mix_on_gpu
+        held = 0 if eager else None
+        self._sampler = Sampler(self._transformer, self._autoencoder, self._cache, mix, held)
+        self._graphs: CapturedSampler | None = None
+        self._at: Callable[[int], Computing] = partial(_holding, self._sampler)
+        self._numbers = device  # where noise levels and slots are handed over
         self._begin(np.eye(4), "")
-        if capture if capture is not None else device.type == "cuda":
-            self._capture()
+        capture = device.type == "cuda" if capture is None else capture
+        if fp8:
+            check_fp8(device)
+            join_projections(cast(nn.Module, self._transformer))
+            use_fp8(cast(nn.Module, self._transformer))
+        if eager and (capture if compiled is None else compiled):
+            compiled = self._compile_regions(tell)
+        if capture:
+            self._capture(bool(compiled))
         if runtime == "openvino":
             self._compile(tell)
 
@@ -182,7 +211,13 @@ class WorldSession:
     def decode(self, latent: Tensor) -> Tensor:
         """Pixels, uint8 [n H W 3], of a block [1 f p c]; a captured graph overwrites them."""
         with torch.inference_mode():
-            return self._decode(latent)
+            return self._at(0).decode(latent)
+
+    def denoising(self, held: int) -> Callable[[], Tensor]:
+        """One denoising pass where `held` slots of memory are filled, to be timed."""
+        latent, sigma, to, words, *places = self._example()
+        run = self._at(held)
+        return torch.inference_mode()(partial(run.denoise, latent, sigma, to, words, *places))
 
     @_gpu_memory_for("a frame")
     @torch.inference_mode()
@@ -241,14 +276,18 @@ class WorldSession:
         if self._pending is None:
             return
         pending, self._pending = self._pending, None
-        slots = torch.tensor(pending.slots, device=self.device)
-        if pending.own:
-            self._commit_own(slots)
-            return
+        count = len(pending.slots)
+        held = self._held(self._frame - count)
         # a start picture is one latent, also where a block is more than was captured
-        commit = self._commit if len(slots) == self._block else self._sampler.commit
-        clean = self._level(0.0, len(slots))
-        commit(pending.latent, clean, slots, self._words, *pending.places)
+        whole = count == self._block
+        run = self._at(held) if whole else replace(self._sampler, held=held)
+        device = self._numbers if whole else self.device
+        slots = torch.tensor(pending.slots, device=device)
+        if pending.own:
+            run.commit_own(slots)
+            return
+        clean = torch.zeros(1, count, device=device)
+        run.commit(pending.latent, clean, slots, self._words, *pending.places)
 
     def set_prompt(self, prompt: str) -> None:
         """Change the words from the next frame on; a resting camera gets a new frame, too.
@@ -256,10 +295,9 @@ class WorldSession:
         Raises:
             ValueError: naming the words that the model does not know.
         """
-        read = self._read_prompt(prompt).to(self.device)
+        read = self._read_prompt(prompt)
         self.settle()  # the frame on show was made with the old words
-        self._prompt = read
-        self._words = self._transformer.condition(read)
+        self._condition(read)
         self._view = None
 
     def times(self) -> StepTimes | None:
@@ -295,8 +333,7 @@ class WorldSession:
             )
         self._cache.load_state(state["cache"])
         self._noise.set_state(state["noise"])
-        self._prompt = state["words"].to(self.device)
-        self._words = self._transformer.condition(self._prompt)
+        self._condition(state["words"])
         self._autoencoder.load_state(state.get("decoder", {}))  # older saves have none
         if "steps" in state:  # saves of earlier versions have none
             self.set_steps(state["steps"])
@@ -308,8 +345,7 @@ class WorldSession:
 
     def _begin(self, anchor_from_world: NDArray[np.float64], prompt: str) -> None:
         check_rigid(anchor_from_world)
-        self._prompt = self._read_prompt(prompt).to(self.device)
-        self._words = self._transformer.condition(self._prompt)
+        self._condition(self._read_prompt(prompt))
         self._cache.reset()
         self._autoencoder.reset()
         self._anchor_from_world = anchor_from_world.copy()
@@ -330,22 +366,27 @@ class WorldSession:
         return self._autoencoder.encode_start(frames)
 
     def _places(self, cameras: Sequence[Camera]) -> tuple[Tensor, ...]:
+        given = self._cameras(cameras)
+        if self._graphs is not None and len(cameras) == self._block:
+            return self._graphs.locate(*given)
+        return self._transformer.geometry(*given).tensors()
+
+    def _cameras(self, cameras: Sequence[Camera]) -> tuple[Tensor, Tensor, Tensor]:
+        """Poses, intrinsics and times as `Network.geometry` takes them."""
         world_from_anchor = np.linalg.inv(self._anchor_from_world)
         poses = np.stack([camera.camera_from_world @ world_from_anchor for camera in cameras])
         intrinsics = torch.tensor([[astuple(camera.intrinsics) for camera in cameras]])
         times = self._time + torch.arange(len(cameras), dtype=torch.float32)
-        geometry = self._transformer.geometry(
-            torch.from_numpy(poses)[None], intrinsics, times[None]
-        )
-        return geometry.tensors()
+        return torch.from_numpy(poses)[None], intrinsics, times[None]
 
     def _sample(self, places: tuple[Tensor, ...], steps: int) -> Tensor:
         config, rollout = self._transformer.config, self.playable.rollout
         shape = (1, self._block, config.tokens_per_frame, config.latent_channels)
+        run = self._at(self._held(self._frame))
 
         def denoise(latent: Tensor, now: float, to: float) -> Tensor:
-            levels = self._level(now, self._block), self._level(to, self._block)
-            return self._denoise(latent, *levels, self._words, *places)
+            levels = self._level(now), self._level(to)
+            return run.denoise(latent, *levels, self._words, *places)
 
         def fresh_noise() -> Tensor:
             return torch.randn(shape, generator=self._noise).to(self.device)
@@ -364,8 +405,8 @@ class WorldSession:
         self._frame += count
         self._time += count
         self._stopwatch.mark()
-        decode = self._decode if count == self._block else self._sampler.decode
-        pixels = decode(latent)
+        run = self._at(0) if count == self._block else self._sampler
+        pixels = run.decode(latent)
         self._stopwatch.mark()
         self._shown = pixels.cpu().numpy()
         self._stopwatch.mark()
@@ -381,8 +422,19 @@ class WorldSession:
             and all(_same(camera, view) for camera in cameras)
         )
 
-    def _level(self, sigma: float, frames: int) -> Tensor:
-        return torch.full((1, frames), sigma, device=self.device)
+    def _level(self, sigma: float) -> Tensor:
+        return torch.full((1, self._block), sigma, device=self._numbers)
+
+    def _held(self, frames: int) -> int:
+        """How many slots are filled after so many frames of a world."""
+        return min(frames, self.playable.cache.slots)
+
+    @torch.inference_mode()
+    def _condition(self, prompt: Tensor) -> None:
+        """What all passes read of a prompt; a captured graph reads it where it always lies."""
+        self._prompt = prompt.to(self.device)
+        words = self._transformer.condition(self._prompt)
+        self._words = words if self._graphs is None else self._graphs.words.copy_(words)
 
     def _move_anchor_if_far(self, camera_from_world: NDArray[np.float64]) -> None:
         camera_from_anchor = camera_from_world @ np.linalg.inv(self._anchor_from_world)
@@ -400,17 +452,36 @@ class WorldSession:
         self._time = 0
 
     @torch.inference_mode()
-    def _capture(self) -> None:
-        frame = self._example()
-        slots = torch.arange(self._block, device=self.device)
-        latent, level, _, *rest = frame
-        self._denoise = CudaGraph(self._denoise, frame)
-        self._commit = CudaGraph(self._commit, (latent, level, slots, *rest))
-        self._commit_own = CudaGraph(self._commit_own, (slots,))
-        if self._autoencoder.capturable:
-            self._decode = CudaGraph(self._decode, (latent,))
+    def _capture(self, compiled: bool) -> None:
+        config = self._transformer.config
+        shape = (1, self._block, config.tokens_per_frame, config.latent_channels)
+        still = [Camera(np.eye(4), self.playable.intrinsics)] * self._block
+        frame = torch.zeros(shape, device=self.device), *self._cameras(still)
+        self._graphs = graphs = CapturedSampler(
+            self._sampler,
+            frame,
+            self._words,
+            commit=self.playable.rollout.commit,
+            compiled=compiled,
+        )
+        self._words = graphs.words
+        self._at, self._numbers = graphs.at, torch.device("cpu")
         self._cache.reset()
         self._autoencoder.reset()
+
+    def _compile_regions(self, tell: Callable[[str], None] | None) -> bool:
+        """Whether it was possible; says why not."""
+        why_not = can_compile(self.device)
+        if why_not is not None:
+            if tell is not None:
+                tell(f"not compiled for this GPU, so slower: {why_not}")
+            return False
+        if tell is not None:
+            tell("compiling for this GPU: up to a minute the first time")
+        join_projections(cast(nn.Module, self._transformer))
+        for network in (self._transformer, self._autoencoder):
+            compile_regions(cast(nn.Module, network))
+        return True
 
     def _compile(self, tell: Callable[[str], None] | None) -> None:
         from worldmodel.openvino_sampler import OpenVinoSampler  # an optional extra
@@ -419,12 +490,11 @@ class WorldSession:
         if tell is not None and (folder is None or not any(folder.iterdir())):
             tell("making the model fast on this processor, once: half a minute")
         compiled = OpenVinoSampler(self._sampler, self._example(), self.dtype, folder)
-        self._denoise, self._commit = compiled.denoise, compiled.commit
-        self._commit_own, self._decode = compiled.commit_own, compiled.decode
+        self._at = lambda _held: compiled
 
     def _example(self) -> tuple[Tensor, ...]:
         """Inputs of `Sampler.denoise`."""
-        config, level = self._transformer.config, self._level(1.0, self._block)
+        config, level = self._transformer.config, self._level(1.0)
         shape = (1, self._block, config.tokens_per_frame, config.latent_channels)
         latent = torch.zeros(shape, device=self.device)
         places = self._places([Camera(np.eye(4), self.playable.intrinsics)] * self._block)
@@ -439,11 +509,14 @@ def load_session(
     frames_per_second: float | None = None,
     runtime: RuntimeChoice = "torch",
     tell: Callable[[str], None] | None = None,
+    capture: bool | None = None,
+    compiled: bool | None = None,
+    fp8: bool = False,
 ) -> WorldSession:
     """Load a model folder and make it ready to play.
 
     `device`: "cpu", "cuda", "cuda:1", ...; None takes CUDA where there is one. `runtime`: what computes;
-    "auto" takes the fastest that is installed. `tell` hears what takes long.
+    "auto" takes the fastest that is installed. `tell` hears what takes long. The others: `WorldSession`.
 
     Raises:
         ValueError, FileNotFoundError: one clear line about what is wrong.
@@ -466,6 +539,9 @@ def load_session(
         runtime=computing,
         tell=tell,
         read_prompt=model.read_prompt,
+        capture=capture,
+        compiled=compiled,
+        fp8=fp8,
     )
 
 
@@ -492,6 +568,10 @@ def prepare(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
     for name, buffer in keep.items():
         setattr(prepared, name, buffer.float().to(device))
     return prepared
+
+
+def _holding(sampler: Sampler, held: int) -> Computing:
+    return replace(sampler, held=held)
 
 
 def _same(a: Camera, b: Camera) -> bool:

@@ -172,29 +172,40 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, shared: Tensor, places: Places, attend: Attend) -> Tensor:
         """x [b f p m], shared modulation [b f 6 m] -> [b f p m]."""
+        return self.leave(x, attend(*self.enter(x, shared, places)), shared, places)
+
+    def enter(self, x: Tensor, shared: Tensor, places: Places) -> tuple[Tensor, Tensor, Tensor]:
+        """What goes into attention: queries [b f p a d], keys and values [b f p g d]."""
         table = self._modulation(x, shared)
-        mixed = self._attention(_modulate(x, table[0], table[1]), places, attend)
-        x = torch.addcmul(x, table[2], mixed)
+        q, k, v = self.project(_modulate(x, table[0], table[1]))
+        q = _rms_norm(q.unflatten(-1, (self.heads, -1)), self.q_gain)
+        return places.queries(q).to(x.dtype), *self._placed(k, v, places)
+
+    def leave(self, x: Tensor, mixed: Tensor, shared: Tensor, places: Places) -> Tensor:
+        """All that follows attention, [b f p m], of its input and what it `mixed` [b f p a d]."""
+        table = self._modulation(x, shared)
+        out = self.o(places.outputs(mixed.float()).to(x.dtype).flatten(-2))
+        x = torch.addcmul(x, table[2], out)
         return torch.addcmul(x, table[5], self._mlp(_modulate(x, table[3], table[4])))
 
     def keys_values(self, x: Tensor, shared: Tensor, places: Places) -> tuple[Tensor, Tensor]:
         """What `forward` would show its attention kernel, [b f p g d] each."""
         table = self._modulation(x, shared)
-        return self._keys_values(_modulate(x, table[0], table[1]), places)
+        x = _modulate(x, table[0], table[1])
+        return self._placed(self.k(x), self.v(x), places)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of all heads side by side."""
+        return self.q(x), self.k(x), self.v(x)
 
     def _modulation(self, x: Tensor, shared: Tensor) -> tuple[Tensor, ...]:
         return (shared + self.modulation)[:, :, :, None].to(x.dtype).unbind(2)
 
-    def _attention(self, x: Tensor, places: Places, attend: Attend) -> Tensor:
-        q = _rms_norm(self.q(x).unflatten(-1, (self.heads, -1)), self.q_gain)
-        k, v = self._keys_values(x, places)
-        mixed = attend(places.queries(q).to(x.dtype), k, v)
-        return self.o(places.outputs(mixed.float()).to(x.dtype).flatten(-2))
-
-    def _keys_values(self, x: Tensor, places: Places) -> tuple[Tensor, Tensor]:
-        k = _rms_norm(self.k(x).unflatten(-1, (self.kv_heads, -1)), self.k_gain)
-        v = self.v(x).unflatten(-1, (self.kv_heads, -1)).float()
-        return places.keys(k).to(x.dtype), places.values(v).to(x.dtype)
+    def _placed(self, k: Tensor, v: Tensor, places: Places) -> tuple[Tensor, Tensor]:
+        dtype = k.dtype
+        k = _rms_norm(k.unflatten(-1, (self.kv_heads, -1)), self.k_gain)
+        v = v.unflatten(-1, (self.kv_heads, -1)).float()
+        return places.keys(k).to(dtype), places.values(v).to(dtype)
 
     def _mlp(self, x: Tensor) -> Tensor:
         return self.down(functional.gelu(self.up(x), approximate="tanh"))

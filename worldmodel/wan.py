@@ -149,15 +149,33 @@ class WanBlock(nn.Module):
         self, x: Tensor, shared: Tensor, text: Tensor, places: Places, attend: Attend
     ) -> Tensor:
         """x [b f p m], shared modulation [b f 6 m], text keys and values [b 2 s m] -> [b f p m]."""
+        return self.leave(x, attend(*self.enter(x, shared, places)), shared, text, places)
+
+    def enter(self, x: Tensor, shared: Tensor, places: Places) -> tuple[Tensor, Tensor, Tensor]:
+        """What goes into attention: queries, keys and values [b f p g d]."""
         table = self._modulation(shared)
-        x = _gated(x, self._attention(_modulate(x, table[0], table[1]), places, attend), table[2])
+        q, k, v = self.project(_modulate(x, table[0], table[1]))
+        q = self._split(_rms_norm(q, self.q_gain).float())
+        return places.queries(q).to(x.dtype), *self._placed(k, v, places)
+
+    def leave(
+        self, x: Tensor, mixed: Tensor, shared: Tensor, text: Tensor, places: Places
+    ) -> Tensor:
+        """All that follows attention, [b f p m], of its input and what it `mixed` [b f p g d]."""
+        table = self._modulation(shared)
+        x = _gated(x, self._out(places.outputs(mixed.float()).to(x.dtype)), table[2])
         x = x + self._read(self._text_normed(x), text)
         return _gated(x, self._mlp(_modulate(x, table[3], table[4])), table[5])
 
     def keys_values(self, x: Tensor, shared: Tensor, places: Places) -> tuple[Tensor, Tensor]:
         """What `forward` would show its attention kernel, [b f p g d] each."""
         table = self._modulation(shared)
-        return self._keys_values(_modulate(x, table[0], table[1]), places)
+        x = _modulate(x, table[0], table[1])
+        return self._placed(self.k(x), self.v(x), places)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of all heads side by side."""
+        return self.q(x), self.k(x), self.v(x)
 
     def text_keys_values(self, text: Tensor) -> Tensor:
         """Keys and values [b 2 s m] of an embedded prompt [b s m]; they serve every frame."""
@@ -166,20 +184,16 @@ class WanBlock(nn.Module):
     def _modulation(self, shared: Tensor) -> tuple[Tensor, ...]:
         return (shared + self.modulation.float())[:, :, :, None].unbind(2)
 
-    def _attention(self, x: Tensor, places: Places, attend: Attend) -> Tensor:
-        q = self._split(_rms_norm(self.q(x), self.q_gain).float())
-        k, v = self._keys_values(x, places)
-        mixed = attend(places.queries(q).to(x.dtype), k, v)
-        mixed = places.outputs(mixed.float()).to(x.dtype)
+    def _out(self, mixed: Tensor) -> Tensor:
         if self.camera_o is None:
             return self.o(mixed.flatten(-2))
         rotary, projective = mixed.chunk(2, dim=-2)
         return self.o(rotary.flatten(-2)) + self.camera_o(projective.flatten(-2))
 
-    def _keys_values(self, x: Tensor, places: Places) -> tuple[Tensor, Tensor]:
-        k = self._split(_rms_norm(self.k(x), self.k_gain).float())
-        v = self._split(self.v(x).float())
-        return places.keys(k).to(x.dtype), places.values(v).to(x.dtype)
+    def _placed(self, k: Tensor, v: Tensor, places: Places) -> tuple[Tensor, Tensor]:
+        dtype = k.dtype
+        k = self._split(_rms_norm(k, self.k_gain).float())
+        return places.keys(k).to(dtype), places.values(self._split(v.float())).to(dtype)
 
     def _read(self, x: Tensor, text: Tensor) -> Tensor:
         """All tokens attend to all of the prompt, the zeros after its end included, as trained."""

@@ -11,6 +11,7 @@ import torch
 
 from tests.worldmodel import tiny
 from worldmodel.checkpoint import load_model, save_model
+from worldmodel.sampler import Sampler
 from worldmodel.session import WorldSession, load_session
 from worldmodel.types import Start
 
@@ -125,7 +126,7 @@ def test_a_full_gpu_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB ...")
 
     session, camera = tiny.session(), tiny.walk(1)[0]
-    monkeypatch.setattr(session, "_decode", full)
+    monkeypatch.setattr(Sampler, "decode", full)
     with pytest.raises(ValueError, match="GPU memory for a frame: try --device cpu"):
         session.reset(Start(), camera)
     monkeypatch.setattr("worldmodel.session.KVCache", full)

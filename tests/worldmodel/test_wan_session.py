@@ -13,6 +13,7 @@ import play
 from tests.worldmodel import tiny, tiny_wan
 from worldmodel import flow
 from worldmodel.models import load_playable, prompt_folder
+from worldmodel.sampler import Sampler
 from worldmodel.saves import read_state, write_state
 from worldmodel.session import WorldSession, load_session
 from worldmodel.types import Camera, Start
@@ -74,13 +75,15 @@ def test_the_first_block_has_four_steps_and_the_others_their_own(
 ) -> None:
     session = _session(tmp_path, f"playable.rollout.steps={steps}")
     counted: list[float] = []
-    plain = session._denoise
+    plain = Sampler.denoise
 
-    def counting(latent: torch.Tensor, sigma: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+    def counting(
+        sampler: Sampler, latent: torch.Tensor, sigma: torch.Tensor, *rest: torch.Tensor
+    ) -> torch.Tensor:
         counted.append(float(sigma[0, 0]))
-        return plain(latent, sigma, *rest)
+        return plain(sampler, latent, sigma, *rest)
 
-    monkeypatch.setattr(session, "_denoise", counting)
+    monkeypatch.setattr(Sampler, "denoise", counting)
     _play(session, 1)
     assert len(counted) == 4 + steps
 
@@ -215,6 +218,7 @@ def test_graphed_equals_eager_also_in_blocks(tmp_path: Path) -> None:
             torch.float32,
             capture,
             read_prompt=model.read_prompt,
+            compiled=False,
         )
         frames.append(_play(session, 16))
     assert np.array_equal(*frames)

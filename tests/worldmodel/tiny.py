@@ -83,11 +83,20 @@ def playable(steps: int = 2) -> PlayableConfig:
 
 
 def session(
-    device: str = "cpu", capture: bool | None = None, static_world: bool = False
+    device: str = "cpu",
+    capture: bool | None = None,
+    static_world: bool = False,
+    compiled: bool = False,
 ) -> WorldSession:
     config = replace(playable(), static_world=static_world)
     return WorldSession(
-        config, autoencoder(), transformer(), torch.device(device), torch.float32, capture
+        config,
+        autoencoder(),
+        transformer(),
+        torch.device(device),
+        torch.float32,
+        capture,
+        compiled=compiled,
     )
 
 

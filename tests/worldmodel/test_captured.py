@@ -1,0 +1,123 @@
+"""A session that replays one graph for every number of frames in memory makes the frames it always made.
+
+Graphs need a GPU; here a stand-in calls the function itself, and is as strict about its inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.worldmodel import tiny, tiny_wan
+from worldmodel import captured
+from worldmodel.captured import held_counts
+from worldmodel.models import load_playable
+from worldmodel.session import WorldSession
+from worldmodel.types import Camera, Start
+
+
+class Replayed:
+    """Like `CudaGraph`: inputs have the shapes of the example, outputs are overwritten."""
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        example: Sequence[Tensor],
+        *,
+        warmup: int = 3,
+        pool: Any = None,
+    ) -> None:
+        assert pool is not None
+        self._function, self._shapes = function, [(x.shape, x.dtype) for x in example]
+        for _ in range(warmup):
+            self._output = function(*example).clone()
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        assert [(x.shape, x.dtype) for x in inputs] == self._shapes
+        return self._output.copy_(self._function(*inputs))
+
+
+@pytest.fixture(autouse=True)
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captured, "CudaGraph", Replayed)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+
+
+def _wan(folder: Path, capture: bool, *overrides: str) -> WorldSession:
+    folder.mkdir()
+    model = load_playable(tiny_wan.model_folder(folder, *overrides))
+    return WorldSession(
+        model.playable,
+        model.decoder,
+        model.transformer,
+        torch.device("cpu"),
+        torch.float32,
+        capture,
+        read_prompt=model.read_prompt,
+        compiled=False,
+    )
+
+
+def _frames(session: WorldSession, image: bool = False, steps: int = 8) -> list[np.ndarray]:
+    spec = session.spec
+    walk = [Camera(c.camera_from_world, spec.intrinsics) for c in tiny.walk(40)]
+    picture = np.full((spec.height_px, spec.width_px, 3), 90, np.uint8) if image else None
+    made = [session.reset(Start(seed=2, image=picture), walk[0])]
+    block = spec.cameras_per_step
+    for step in range(steps):
+        if step == 3:
+            session.settle()
+        if step == 5:
+            session.restore(session.snapshot())
+        if step == 6:
+            session.move_anchor(walk[20].camera_from_world)
+        made.append(session.step(walk[1 + step * block : 1 + (step + 1) * block]))
+    return made
+
+
+@pytest.mark.parametrize("image", [False, True])
+def test_captured_frames_are_those_of_the_plain_session(image: bool) -> None:
+    replayed, plain = tiny.session(capture=True), tiny.session(capture=False)
+    for ours, theirs in zip(_frames(replayed, image), _frames(plain, image), strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("image", [False, True])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("playable.rollout.block_frames=2", "playable.cache.window_frames=5"),
+        ("playable.rollout.commit=own",),
+    ],
+)
+def test_also_in_blocks_and_without_a_clean_pass(
+    tmp_path: Path, image: bool, overrides: tuple[str, ...]
+) -> None:
+    replayed = _wan(tmp_path / "a", True, *overrides)
+    plain = _wan(tmp_path / "b", False, *overrides)
+    for ours, theirs in zip(_frames(replayed, image), _frames(plain, image), strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_a_prompt_reaches_graphs_that_were_captured_before(tmp_path: Path) -> None:
+    sessions = _wan(tmp_path / "a", True), _wan(tmp_path / "b", False)
+    found = []
+    for session in sessions:
+        session._read_prompt = lambda _: tiny_wan.prompt(tiny_wan.model_config().transformer)
+        first = _frames(session, steps=1)
+        session.set_prompt("anything")
+        found.append([*first, session.step(tiny.walk(1))])
+    for ours, theirs in zip(*found, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_every_number_of_frames_that_play_can_reach_is_captured() -> None:
+    assert held_counts(3, 1) == [0, 1, 2, 3]
+    assert held_counts(6, 3) == [0, 1, 3, 4, 6]
+    assert held_counts(5, 2) == [0, 1, 2, 3, 4, 5]

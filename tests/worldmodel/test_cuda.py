@@ -1,0 +1,121 @@
+"""What only a GPU shows: captured and compiled sessions make the frames that plain ones make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tests.worldmodel import tiny, tiny_wan
+from worldmodel.cuda_graph import CudaGraph, views
+from worldmodel.fp8 import Fp8Linear
+from worldmodel.models import load_playable
+from worldmodel.session import WorldSession, load_session
+from worldmodel.types import Camera, Start
+
+POCKET = Path(__file__).parents[2] / "assets" / "pocket"
+STEPS = 50
+
+
+def _psnr_db(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    error = np.square(a.astype(float) - b.astype(float)).mean()
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+
+
+def _worst_psnr_db(fast: WorldSession, plain: WorldSession, steps: int) -> float:
+    """Of single steps, each from the same state: rounding that adds up over steps proves nothing."""
+    lens, block = plain.spec.intrinsics, plain.spec.cameras_per_step
+    walk = [Camera(camera.camera_from_world, lens) for camera in tiny.walk(steps * block + 1)]
+    plain.reset(Start(seed=3), walk[0])
+    worst = 1e3
+    for step in range(steps):
+        cameras = walk[1 + step * block : 1 + (step + 1) * block]
+        fast.restore(plain.snapshot())
+        worst = min(worst, _psnr_db(fast.step(cameras), plain.step(cameras)))
+        committed = fast.snapshot()["cache"], plain.snapshot()["cache"]
+        for name in ("keys", "values"):
+            ours, theirs = (memory[name].float() for memory in committed)
+            assert float((ours - theirs).norm() / theirs.norm()) < 0.02
+    return worst
+
+
+@pytest.mark.gpu
+def test_the_shipped_model_compiled_and_captured_is_itself_within_bfloat16() -> None:
+    fast = load_session(POCKET, device="cuda")
+    plain = load_session(POCKET, device="cuda", capture=False)
+    assert _worst_psnr_db(fast, plain, STEPS) > 38
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("chunks", [(), ("playable.rollout.block_frames=2",)])
+def test_tiny_wan_compiled_and_captured_is_itself_within_float32(
+    tmp_path: Path, chunks: tuple[str, ...]
+) -> None:
+    sessions = []
+    for capture in (True, False):
+        folder = tmp_path / str(capture)
+        folder.mkdir()
+        model = load_playable(tiny_wan.model_folder(folder, *chunks))
+        sessions.append(
+            WorldSession(
+                model.playable,
+                model.decoder,
+                model.transformer,
+                torch.device("cuda"),
+                torch.float32,
+                capture,
+                read_prompt=model.read_prompt,
+            )
+        )
+    assert _worst_psnr_db(*sessions, STEPS) > 45
+
+
+@pytest.mark.gpu
+def test_two_compiled_sessions_make_the_same_frames_bit_for_bit() -> None:
+    walk, frames = tiny.walk(20), []
+    for _ in range(2):
+        session = load_session(POCKET, device="cuda")
+        session.reset(Start(seed=5), Camera(walk[0].camera_from_world, session.spec.intrinsics))
+        cameras = [Camera(camera.camera_from_world, session.spec.intrinsics) for camera in walk]
+        frames.append([session.step([camera]) for camera in cameras[1:]])
+    assert np.array_equal(*frames)
+
+
+@pytest.mark.gpu
+def test_a_graph_owns_its_output_takes_cpu_inputs_and_refuses_other_shapes() -> None:
+    def add(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        return a + b * c
+
+    graph = CudaGraph(add, (torch.ones(3, device="cuda"), torch.ones(3), torch.ones(1)))
+    first = graph(torch.ones(3, device="cuda"), torch.full((3,), 2.0), torch.full((1,), 4.0))
+    assert first.tolist() == [9, 9, 9]
+    graph(torch.zeros(3, device="cuda"), torch.ones(3), torch.ones(1))
+    assert first.tolist() == [1, 1, 1]  # overwritten
+    with pytest.raises(ValueError, match="graph input 1 was captured as"):
+        graph(torch.ones(3, device="cuda"), torch.ones(4), torch.ones(1))
+
+
+@pytest.mark.gpu
+def test_an_8_bit_layer_is_within_four_per_cent_of_the_layer() -> None:
+    torch.manual_seed(1)
+    layer = nn.Linear(256, 512, device="cuda", dtype=torch.bfloat16)
+    x = torch.randn(1, 2, 77, 256, device="cuda", dtype=torch.bfloat16)
+    with torch.inference_mode():
+        wanted = layer(x).float()
+        found = Fp8Linear(layer.weight, layer.bias)(x).float()
+    assert found.shape == wanted.shape
+    assert float((found - wanted).norm() / wanted.norm()) < 0.04
+
+
+def test_cpu_inputs_travel_side_by_side_in_one_aligned_buffer() -> None:
+    example = [torch.ones(3), torch.ones(1, 2, dtype=torch.float64), torch.ones(1).long()]
+    parts = views(torch.zeros(192, dtype=torch.uint8), example)
+    for value, (part, like) in enumerate(zip(parts, example, strict=True)):
+        assert (part.shape, part.dtype) == (like.shape, like.dtype)
+        part.fill_(value + 1)
+    assert [part.unique().tolist() for part in parts] == [[1], [2], [3]]
+    assert len({part.untyped_storage().data_ptr() for part in parts}) == 1
