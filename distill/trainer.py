@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
@@ -146,7 +146,8 @@ class Trainer:
         for role in due:
             values = self._gradient(role, batches)
             self.gradients[role].average(self.processes)
-            values |= self._update[role]("always", values["loss"], self._numbers(role, progress))
+            case, numbers = self._case("always"), self._numbers(role, progress)
+            values |= self._update[role](case, values["loss"], numbers)
             prefix = "" if role == "student" else f"{role}_"
             measured |= {prefix + name: value for name, value in values.items()}
         return measured
@@ -154,13 +155,17 @@ class Trainer:
     def _gradient(self, role: str, batches: Sequence[Any]) -> dict[str, Tensor]:
         """Leave the mean gradient over `batches`; returns the mean loss and metrics."""
         self.gradients[role].clear()
-        case, measured = self.objective.case(self._moment), []
+        case, measured = self._case(self.objective.case(self._moment)), []
         for batch in batches:
             self._batch_type = type(batch)
             tensors = [getattr(batch, field.name) for field in fields(batch)]
             values = self._backward[role](case, *tensors)
             measured.append({name: value.clone() for name, value in values.items()})
         return {name: torch.stack([m[name] for m in measured]).mean() for name in measured[0]}
+
+    def _case(self, case: Hashable) -> Hashable:
+        """Attention that is not compiled makes numbers on the CPU, which no graph can hold."""
+        return case if self.stage.compile else None
 
     def _add_gradient(self, role: str, *tensors: Tensor) -> dict[str, Tensor]:
         """Add one part's gradient; `tensors` are the fields of its batch."""

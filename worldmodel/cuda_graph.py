@@ -34,11 +34,13 @@ class CudaGraph(Generic[Output]):
         pool: Any = None,
     ) -> None:
         here = [tensor for tensor in example if tensor.device.type == "cpu"]
-        self._staging = _Staging(here) if here else None
-        arriving = iter(self._staging.arriving if self._staging else ())
-        self._inputs = [
-            next(arriving) if tensor.device.type == "cpu" else tensor.clone() for tensor in example
-        ]
+        with torch.inference_mode(False):  # what is made in that mode cannot be written outside it
+            self._staging = _Staging(here) if here else None
+            arriving = iter(self._staging.arriving if self._staging else ())
+            self._inputs = [
+                next(arriving) if tensor.device.type == "cpu" else tensor.clone()
+                for tensor in example
+            ]
         self._signatures = [_signature(tensor) for tensor in example]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())

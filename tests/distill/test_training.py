@@ -21,7 +21,13 @@ from distill.lineage import teacher_of
 from distill.objectives import Moment
 from distill.processes import Processes
 from distill.run import load_autoencoder, load_transformer
-from distill.stages import build_batches, build_network, build_objective, load_stage
+from distill.stages import (
+    build_batches,
+    build_network,
+    build_objective,
+    compile_network,
+    load_stage,
+)
 from distill.state import load_state, save_state
 from distill.trainer import NotFiniteError, Trainer
 from tests.distill.clip_maker import write_clips
@@ -55,6 +61,8 @@ def _trainer(
         other = shaken(build_network(stage, model, None), 0.05)
         save_module(teacher, "transformer", other, model.transformer, torch.float32)
     networks = {"student": network.to(device)}
+    if stage.compile:
+        compile_network(network)
     if stage.critic_optimizer is not None:
         networks["critic"] = build_network(stage, model, teacher).to(device)
     objective = build_objective(stage, model, networks, teacher)
@@ -264,7 +272,7 @@ def test_captured_steps_move_the_weights_as_plain_steps_do(
     def trained(plain_calls: int) -> list[Tensor]:
         monkeypatch.setattr("distill.captured.PLAIN_CALLS", plain_calls)
         out = tmp_path / f"run-{plain_calls}"
-        trainer = _trainer(stage_name, data, out, "steps=16", "compile=false", device=cuda)
+        trainer = _trainer(stage_name, data, out, "steps=16", "compile=true", device=cuda)
         trainer.run()
         return [p.detach().float().cpu() for p in trainer.network.parameters()]
 
