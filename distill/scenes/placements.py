@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.scenes.kinds import kind_index, kinds
-from distill.scenes.terrain import SIZE_M
+from distill.scenes.terrain import DRY_M, SIZE_M
 from distill.scenes.views import EYE_HEIGHT_M
 from distill.scenes.world import Placement, World
 
@@ -18,6 +18,7 @@ DIRECTIONS = 8
 CLEAR_M = 1.2  # from the skin of any object
 NOTICED_M = 65.0  # beyond it an object adds nothing to a view
 SECTORS = 32
+SLOPES = (0.07, 0.2, 0.5)  # a world of cliffs may have no gentler place
 LANDMARKS = (
     *("house", "cabin", "hut", "tower", "windmill", "mill", "lighthouse", "campfire", "temple"),
     *("arch", "town_house", "slate_house", "boat", "sailing_boat", "well", "bridge"),
@@ -31,8 +32,11 @@ def choose_placement(world: World, rng: np.random.Generator) -> Placement:
     Raises:
         ValueError: if the world has no such place.
     """
-    x, z = _free_places(world, rng)
-    if not len(x):
+    for slope in SLOPES:
+        x, z = _free_places(world, rng, slope)
+        if len(x):
+            break
+    else:
         raise ValueError(f"world {world.seed}: no dry and free place found")
     yaw = rng.uniform(-math.pi, math.pi, (len(x), DIRECTIONS))
     score = (
@@ -45,7 +49,7 @@ def choose_placement(world: World, rng: np.random.Generator) -> Placement:
 
 
 def _free_places(
-    world: World, rng: np.random.Generator
+    world: World, rng: np.random.Generator, slope: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     terrain, objects = world.terrain, world.objects
     x, z = rng.uniform(-0.34, 0.34, (2, CANDIDATES * 4)) * SIZE_M
@@ -53,7 +57,7 @@ def _free_places(
         x, z = _about_village(world, x, z, rng)
     if world.landmarks:
         x, z = _about_landmarks(world, x, z, rng)
-    good = (terrain.height_at(x, z) > 0.4) & (terrain.sample(terrain.slope, x, z) < 0.07)
+    good = (terrain.height_at(x, z) > DRY_M) & (terrain.sample(terrain.slope, x, z) < slope)
     x, z = x[good][:CANDIDATES], z[good][:CANDIDATES]
     solid = objects.footprint_m > 0.0
     distance = np.hypot(x[:, None] - objects.x_m[solid], z[:, None] - objects.z_m[solid])

@@ -15,6 +15,7 @@ CHUNKS = 8  # the mesh is drawn in CHUNKS x CHUNKS pieces, so that unseen ones a
 CHUNK_CELLS = 18
 POINTS = CHUNKS * CHUNK_CELLS + 1
 CELL_M = SIZE_M / (POINTS - 1)
+DRY_M = 0.4  # above the sea
 WADING_M = 0.3  # how deep feet may sink into the land where it is rough
 
 
@@ -56,7 +57,7 @@ class Terrain:
 
 
 def make_terrain(biome: Biome, rng: np.random.Generator) -> Terrain:
-    height = _island(biome, rng) if biome.ground.island else _valley(biome, rng)
+    height = _raised(_island(biome, rng) if biome.ground.island else _valley(biome, rng))
     gradient_z, gradient_x = np.gradient(height, CELL_M)
     normal = np.stack([-gradient_x, np.ones_like(height), -gradient_z], -1)
     normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
@@ -71,6 +72,15 @@ def make_terrain(biome: Biome, rng: np.random.Generator) -> Terrain:
         colour=_colours(biome, height, slope, moisture, rng),
         trail_m=_trails(height, slope, rng),
     )
+
+
+def _raised(height: Field) -> Field:
+    """Chance may leave a coast under the sea: then the sea falls until a tenth of the middle is dry."""
+    edge = round(0.16 * POINTS)
+    middle = height[edge:-edge, edge:-edge]
+    if (middle > DRY_M).mean() > 0.005:
+        return height
+    return height + DRY_M - float(np.quantile(middle, 0.9))
 
 
 def linear(colour: Colour) -> NDArray[np.float64]:

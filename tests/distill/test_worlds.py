@@ -25,6 +25,7 @@ from distill.scenes.mix import WorldMix
 from distill.scenes.placements import CLEAR_M, choose_placement
 from distill.scenes.places import ALL_BIOMES, ALL_TIMES, ALL_WEATHER
 from distill.scenes.renderer import Renderer, lamp_map
+from distill.scenes.terrain import DRY_M
 from distill.scenes.world import World, make_world
 from distill.stages import ModelConfig
 from worldmodel.autoencoder import Autoencoder
@@ -325,3 +326,11 @@ def test_an_old_folder_goes_on_under_new_options(tmp_path: Path) -> None:
     render_dataset(config, tmp_path)
     with pytest.raises(ValueError, match="another configuration"):
         render_dataset(tiny_config(True), tmp_path)
+
+
+def test_a_coast_that_chance_put_under_the_sea_is_dry_somewhere(mix: WorldMix) -> None:
+    world = make_world(2_000_472, mix=mix)
+    place = choose_placement(world, np.random.default_rng(0))
+    here = np.array([place.x_m]), np.array([place.z_m])
+    assert world.biome.name == "rocky coast"
+    assert world.terrain.height_at(*here)[0] > DRY_M
