@@ -242,10 +242,11 @@ class DistributionMatching:
             self._stream = Stream(task.walked, remembered, task.walked_to)
         asked = words_at(task.clips.words, start, frames)
         made = Made(latents[:, start:], place.frames(start, frames), asked)
-        if task.walked is not batch or start or not config.truth_weight:
-            return made
         first = task.known.shape[1]
-        near = slice(first, first + config.truth_frames if first else 0)
+        begins_true = task.walked is batch and first > 0 and start == 0
+        if not begins_true or not config.truth_weight:
+            return made
+        near = slice(first, first + config.truth_frames)
         return replace(made, near=latents[:, near], truth=task.clips.latents[:, near].float())
 
     def _task(self, batch: LatentBatch, random: np.random.Generator) -> Task:

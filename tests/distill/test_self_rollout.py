@@ -367,6 +367,15 @@ def test_near_true_frames_the_loss_is_also_the_distance_to_the_truth() -> None:
     torch.testing.assert_close(further, 0.5 * all_of_it, rtol=1e-3, atol=1e-6)
 
 
+def test_a_rollout_without_a_true_frame_has_no_truth_near_it() -> None:
+    config = replace(CONFIG, truth_weight=0.5, invented_share=1.0)
+    networks = [tiny.transformer() for _ in range(3)]
+    objective = DistributionMatching(config, *networks, tiny.CACHE)
+    moment = Moment(0, 0.0, torch.Generator().manual_seed(0))
+    assert objective._rollout(_batch(), moment).near is None
+    assert objective.loss("student", _batch(), moment)[0].isfinite()
+
+
 def _objective_made(networks: list[WorldTransformer], batch: LatentBatch) -> Tensor:
     config = replace(CONFIG, invented_share=0.0)
     objective = DistributionMatching(config, *networks, tiny.CACHE)
