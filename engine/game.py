@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from pygame.event import Event
 
+from engine.choosing import DIRECTIONS, Chooser
 from engine.controls import REWIND
 from engine.events import LATENCY
 from engine.hud import Hud, HudState, LatencyLine, TimelineBar
 from engine.input import PlayerInput
 from engine.latency import LatencyLog, write_report
-from engine.loop import Generated, GenerationLoop, Prepare
+from engine.loop import Generated, GenerationLoop, Prepare, scene_of
 from engine.output import free_name
 from engine.pacing import RateMeter, draw_period_s, frame_due
 from engine.painting import short_name
@@ -34,6 +35,7 @@ from engine.title import MOST_SAVES, Card, TitleScreen, label_of
 from engine.viewer import SpriteLayer, Viewer
 from engine.warmup import Waiting
 from engine.window import Window
+from worldmodel.prompts import GROUPS, Group, choices, with_next
 
 PAUSED_WAIT_S = 0.25
 LOADING_WAIT_S = 1 / 15  # as often as frames will come: drawing may slow the model measured now
@@ -43,24 +45,6 @@ EVENT_WAS_THERE_S = 0.0005
 LOADING_SWEEP_S = 1.4
 DIMMED = 0.45
 LOADING_DIMMED = 0.35
-DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
-KEY_MEANS = {
-    pygame.K_LEFT: "left",
-    pygame.K_RIGHT: "right",
-    pygame.K_UP: "up",
-    pygame.K_DOWN: "down",
-    pygame.K_RETURN: "choose",
-    pygame.K_SPACE: "choose",
-    pygame.K_ESCAPE: "leave",
-}
-BUTTON_MEANS = {
-    pygame.CONTROLLER_BUTTON_DPAD_LEFT: "left",
-    pygame.CONTROLLER_BUTTON_DPAD_RIGHT: "right",
-    pygame.CONTROLLER_BUTTON_DPAD_UP: "up",
-    pygame.CONTROLLER_BUTTON_DPAD_DOWN: "down",
-    pygame.CONTROLLER_BUTTON_A: "choose",
-    pygame.CONTROLLER_BUTTON_B: "leave",
-}
 REDRAW_EVENTS = (
     pygame.WINDOWSIZECHANGED,
     pygame.WINDOWEXPOSED,
@@ -96,7 +80,6 @@ class Game:
         self._waiting = waiting or Waiting()
         self._config = config
         self._model, self._model_folder = model.name, model
-        self.scene = begin.scene if isinstance(begin, SavedGame) else begin
         self._scenes = scenes
         self._states = states
         self._wake = pygame.event.custom_type()
@@ -111,6 +94,7 @@ class Game:
             on_change=self._wake_up,
         )
         self.title: TitleScreen | None = None
+        self._chooser = Chooser()
         self.entry: PromptEntry | None = None  # while a prompt is typed
         self._awaited: Scene | None = None  # chosen, and no frame of it was seen yet
         self.recorder: Recorder | None = None
@@ -141,6 +125,11 @@ class Game:
             self._open_title()
         if record is not None and self.title is None:
             self._start_recording(record)
+
+    @property
+    def scene(self) -> Scene:
+        """What is played, or will be in a moment."""
+        return self.loop.scene
 
     def run(self) -> None:
         """Play until the player leaves; an error of the generation thread is raised here."""
@@ -179,8 +168,6 @@ class Game:
         self._check_chosen()
         newest = self._newest_awaited()
         if newest is not None:
-            if self.loop.timeline().at is not None:
-                self.scene = newest.scene  # it may lie before the newest reset
             self._take_frame(newest, now_s)
             self._look_around(newest)
         if self.title is not None:
@@ -320,6 +307,7 @@ class Game:
             runtime=spec.runtime,
             scene=newest.scene.name,
             seed=newest.scene.seed,
+            prompt=newest.scene.prompt,
             held=self.input.held(),
             toast=self._toast if now_s < self._toast_until_s else "",
             timeline=self._timeline_of_now(),
@@ -329,6 +317,7 @@ class Game:
             photo=self.photo,
             timewarp=self.timewarp,
             help=self.help,
+            without=self._without(),
             visible=self._hud_level > 0,
         )
 
@@ -363,7 +352,7 @@ class Game:
         if event.type == pygame.MOUSEMOTION and self.input.mouse_looks and self.timewarp:
             self._look_since_s = self._look_since_s or arrived_s
         if action is not None:
-            self._act(action)
+            self._act(action, pad=event.type == pygame.CONTROLLERBUTTONDOWN)
         elif event.type == pygame.QUIT:
             self.leaving = True
         elif event.type == pygame.MOUSEBUTTONDOWN and event.button == pygame.BUTTON_LEFT:
@@ -388,6 +377,8 @@ class Game:
             "record": self._toggle_recording,
             "worlds": self._open_title,
             "prompt": self._open_prompt,
+            "time_of_day": lambda: self._next_word("time of day"),
+            "weather": lambda: self._next_word("weather"),
             "full_screen": self._toggle_full_screen,
             "screenshot": self._screenshot,
             "help": self._toggle_help,
@@ -397,8 +388,10 @@ class Game:
             "leave": self._step_back,
         }
 
-    def _act(self, action: str) -> None:
+    def _act(self, action: str, *, pad: bool) -> None:
         self._actions()[action]()
+        if pad and self.entry is not None:
+            self.entry = self.entry.moved(1)  # something for the buttons to act on
         self._dirty = True
 
     def _choose_effort(self) -> None:
@@ -423,9 +416,29 @@ class Game:
         self.timewarp = not self.timewarp
         self._say(f"timewarp {'on' if self.timewarp else 'off'}")
 
+    def _vocabulary(self) -> tuple[str, ...]:
+        """Empty until there is a world whose words could be changed."""
+        waiting = self.loop.spec is None or self._awaited is not None
+        return () if waiting or self.loop.spec is None else self.loop.spec.vocabulary
+
+    def _without(self) -> frozenset[str]:
+        """Actions for which the model has no words."""
+        vocabulary = self._vocabulary()
+        missing = {group.replace(" ", "_") for group in GROUPS if not choices(group, vocabulary)}
+        return frozenset(missing if vocabulary else {*missing, "prompt"})
+
+    def _next_word(self, group: Group) -> None:
+        """Another hour, or other weather; the walk goes on."""
+        if not choices(group, self._vocabulary()):
+            self._say(f"{self._model} knows no words for the {group}")
+            return
+        prompt = with_next(self.scene.prompt, group, self._vocabulary())
+        self.loop.set_prompt(prompt)
+        self._say(f"prompt: {prompt}")
+
     def _open_prompt(self) -> None:
         """Type what the world is to be like; it goes on meanwhile."""
-        vocabulary = self.loop.spec.vocabulary if self.loop.spec is not None else ()
+        vocabulary = self._vocabulary()
         if not vocabulary:
             self._say(f"{self._model} takes no prompt")
             return
@@ -450,16 +463,27 @@ class Game:
                 self._apply_prompt(entry)
             elif event.key == pygame.K_ESCAPE:
                 self.entry = None
+        elif event.type == pygame.CONTROLLERBUTTONDOWN:
+            self._entry_button(self._chooser.pad(event), entry)
         else:
             return False
         return True
+
+    def _entry_button(self, meaning: str, entry: PromptEntry) -> None:
+        if meaning in DIRECTIONS:
+            self.entry = entry.moved(sum(DIRECTIONS[meaning]))
+        elif meaning == "choose":
+            self.entry = entry.toggled()
+        elif meaning == "start":
+            self._apply_prompt(entry)
+        elif meaning == "leave":
+            self.entry = None
 
     def _apply_prompt(self, entry: PromptEntry) -> None:
         try:
             self.loop.set_prompt(entry.text)
         except ValueError:  # the line names them in red
             return
-        self.scene = replace(self.scene, prompt=entry.text)
         self.entry = None
         self._say(f"prompt: {entry.text}" if entry.words else "no prompt")
 
@@ -486,9 +510,9 @@ class Game:
                 self._select(title.card_at(event.pos))
                 self._choose(title.card)
         elif event.type == pygame.KEYDOWN:
-            self._title_key(KEY_MEANS.get(event.key, ""), title)
-        elif event.type == pygame.CONTROLLERBUTTONDOWN:
-            self._title_key(BUTTON_MEANS.get(event.button, ""), title)
+            self._title_key(self._chooser.key(event), title)
+        elif event.type in (pygame.CONTROLLERBUTTONDOWN, pygame.CONTROLLERAXISMOTION):
+            self._title_key(self._chooser.pad(event), title)
         else:
             return False
         return True
@@ -497,7 +521,7 @@ class Game:
         if meaning in DIRECTIONS:
             title.move(*DIRECTIONS[meaning])
             self._select(title.selected)
-        elif meaning == "choose":
+        elif meaning in ("choose", "start"):
             self._choose(title.card)
         elif meaning == "leave":
             self._close_title()
@@ -525,7 +549,7 @@ class Game:
         except (ValueError, OSError) as error:  # a damaged save, or another model's; a full disk
             self._say(str(error))
             return
-        self.scene = self._awaited = begin.scene if isinstance(begin, SavedGame) else begin
+        self._awaited = scene_of(begin)
         self._leave_title()
 
     def _check_chosen(self) -> None:
@@ -582,7 +606,6 @@ class Game:
         self.input.mouse_looks = captured
 
     def _begin(self, scene: Scene) -> None:
-        self.scene = scene
         self.loop.reset(scene)
         self._say(f"{scene.name or 'new world'} · seed {scene.seed}")
 
@@ -676,7 +699,6 @@ class Game:
         except ValueError as error:  # the walk goes on as if nothing had been asked
             self._say(str(error))
         else:
-            self.scene = saved.scene
             self._say(f"back in {slots[0].name}")
 
     def _say(self, words: str) -> None:

@@ -91,7 +91,7 @@ class GenerationLoop:
         self._error: Exception | None = None
         self._player = Player()
         self._walk = 0
-        self._scene = Scene("", 0)
+        self._scene = scene_of(begin)
         self._history = History(history or HistorySettings())  # of the thread alone
         self._effort_settings = effort or EffortSettings()
         self._effort = Effort(self._effort_settings, 0, 0)  # until the model is open
@@ -129,7 +129,7 @@ class GenerationLoop:
         with self._changed:
             if isinstance(begin, SavedGame) and self._spec is not None:
                 check_fits(begin, self._spec)
-            self._requested = begin
+            self._requested, self._prompt_wanted = begin, None
             self._changed.notify_all()
 
     def set_rewinding(self, rewinding: bool) -> None:
@@ -218,6 +218,14 @@ class GenerationLoop:
             return Camera(seen.camera_from_world(), self._spec.intrinsics)
 
     @property
+    def scene(self) -> Scene:
+        """What is played, or will be as soon as the newest requests are met."""
+        with self._changed:
+            scene = self._scene if self._requested is None else scene_of(self._requested)
+            prompt = scene.prompt if self._prompt_wanted is None else self._prompt_wanted
+            return scene if prompt == scene.prompt else replace(scene, prompt=prompt)
+
+    @property
     def spec(self) -> GeneratorSpec | None:
         """None until the model is open."""
         with self._changed:
@@ -274,18 +282,18 @@ class GenerationLoop:
         if isinstance(begin, SavedGame):
             check_fits(begin, spec)
             world.restore(begin.state)
-            scene, player = begin.scene, replace(begin.player, owed_yaw_rad=0.0, owed_pitch_rad=0.0)
+            player = replace(begin.player, owed_yaw_rad=0.0, owed_pitch_rad=0.0)
             frames, cameras = begin.frames, list(begin.cameras)
         else:
-            scene, player = begin, Player()
+            player = Player()
             cameras = [player.camera(spec)]
             with self._changed:
                 self._walk += 1  # from here on the view is not that of the frame on show
-            frames = world.reset(scene.start(spec), cameras[0])[np.newaxis]
+            frames = world.reset(begin.start(spec), cameras[0])[np.newaxis]
         with self._changed:
             self._read_input()  # what was pressed for the old world must not move the new one
             self._walk += 1
-            self._player, self._scene = player, scene
+            self._player = player
             self._publish(frames, cameras, (None, began_s), None)
         newest = self._remember(world, jump=True)
         if self._recorder is not None:
@@ -442,6 +450,7 @@ class GenerationLoop:
         with self._changed:
             if self._requested is not None:
                 requested, self._requested = self._requested, None
+                self._scene = scene_of(requested)
                 self._nudges = 0
                 return requested, False, 0
             if self._save_wanted:
@@ -470,3 +479,7 @@ class GenerationLoop:
             if not self._paused and self._rewinding_since_s is None:
                 self._meter.add(now_s, len(frames))
         self._on_change()
+
+
+def scene_of(begin: Scene | SavedGame) -> Scene:
+    return begin.scene if isinstance(begin, SavedGame) else begin

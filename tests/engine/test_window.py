@@ -17,7 +17,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.bindings import KeyBindings
 from engine.game import Game
+from engine.hud import help_sheet
 from engine.latency import STAGES
 from engine.replay import compare, read_recording, replay
 from engine.saves import StateFormat
@@ -37,7 +39,9 @@ class Session:
 
     def __init__(self, folder: Path) -> None:
         self.screenshots = folder
-        self.world = FakeWorld(frames_per_second=60.0, vocabulary=("snowfield", "golden hour"))
+        self.world = FakeWorld(
+            frames_per_second=60.0, vocabulary=("snowfield", "golden hour", "night")
+        )
         scenes = [Scene("first", 5), Scene("second", 5, np.zeros((50, 90, 3), np.uint8))]
         window = WindowSettings(width_px=SIZE[0], height_px=SIZE[1], hud=False)
         self.saves = folder.parent / "saves"
@@ -106,8 +110,9 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 @pytest.fixture
 def session(opened: Session) -> Iterator[Session]:
     game, worlds = opened.game, len(opened.world.starts)
-    opened.tap(pygame.K_r)
+    opened.tap(pygame.K_1)  # the first world, without a prompt
     opened.until(lambda: len(opened.world.starts) > worlds and opened.steps() > 1)
+    opened.world.prompts.clear()
     yield opened
     pygame.event.clear()
     game.input.release_all()
@@ -471,3 +476,118 @@ def test_a_prompt_is_typed_while_the_world_goes_on(session: Session) -> None:
     assert session.game.entry is None and session.game.scene.prompt == "golden hour"
     session.press(pygame.K_w)  # keys walk again
     session.until(lambda: session.pose()[2, 3] > 0.1)
+
+
+def test_a_key_changes_the_hour_while_the_walk_goes_on_and_a_replay_has_it(
+    session: Session, tmp_path: Path
+) -> None:
+    session.game._start_recording(tmp_path / "rec")
+    session.press(pygame.K_w)
+    session.until(lambda: session.pose()[2, 3] > 0.2)
+    worlds = len(session.world.starts)
+    for word in ("golden hour", "night", "golden hour"):
+        session.tap(pygame.K_g)
+        session.until(lambda word=word: session.world.prompts[-1:] == [word])  # type: ignore[misc]
+        assert session.game._toast == f"prompt: {word}"
+    session.until(lambda: session.pose()[2, 3] > 0.6)
+    assert len(session.world.prompts) == 3 and len(session.world.starts) == worlds
+    session.game._stop_recording()
+    events = read_recording(tmp_path / "rec").events
+    said = [event["prompt"] for event in events if event["event"] == "prompt"]
+    assert said == ["golden hour", "night", "golden hour"]
+    again = FakeWorld()
+    assert (
+        compare(replay(read_recording(tmp_path / "rec"), again, session.game._states)).first is None
+    )
+    assert again.prompts == said
+
+
+def test_an_hour_left_behind_by_going_back_in_time_is_not_the_one_that_comes_next(
+    session: Session,
+) -> None:
+    session.press(pygame.K_w)
+    session.until(lambda: session.pose()[2, 3] > 0.5)
+    session.tap(pygame.K_g)
+    session.until(lambda: session.world.prompts[-1:] == ["golden hour"])
+    session.tap(pygame.K_PAGEUP)
+    session.until(lambda: session.game.paused)
+    for _ in range(5):
+        session.tap(pygame.K_PAGEUP)
+    session.until(lambda: session.game.scene.prompt == "")
+    session.tap(pygame.K_g)
+    session.until(lambda: session.game.scene.prompt == "golden hour")
+
+
+def test_a_key_for_which_the_model_has_no_words_says_so_and_is_grey_in_the_help(
+    session: Session,
+) -> None:
+    session.tap(pygame.K_h)
+    session.run(0.1)
+    assert session.game._toast == "fake knows no words for the weather"
+    assert not session.world.prompts
+    assert session.game._without() == {"weather"}
+    keys = KeyBindings()
+    grey, bright = (
+        pygame.surfarray.array3d(help_sheet(keys, 1.0, without)).astype(int)
+        for without in (frozenset({"weather"}), frozenset[str]())
+    )
+    assert grey.shape[0] <= 1120 and grey.shape[1] <= 640  # the smallest window at that scale
+    assert grey.shape != bright.shape or np.abs(grey - bright).max() > 60
+
+
+def button(which: int) -> None:
+    for kind in (pygame.CONTROLLERBUTTONDOWN, pygame.CONTROLLERBUTTONUP):
+        pygame.event.post(pygame.event.Event(kind, button=which, instance_id=0))
+
+
+def stick(axis: int, value: int) -> None:
+    pygame.event.post(
+        pygame.event.Event(pygame.CONTROLLERAXISMOTION, axis=axis, value=value, instance_id=0)
+    )
+
+
+def test_a_gamepad_opens_the_worlds_chooses_one_and_begins_it(session: Session) -> None:
+    count = len(session.world.starts)
+    button(pygame.CONTROLLER_BUTTON_DPAD_LEFT)
+    session.until(lambda: session.game.title is not None)
+    session.run(0.1)
+    title = session.game.title
+    assert title is not None
+    for value, selected in ((30000, 1), (31000, 1), (0, 1), (-30000, 0), (0, 0)):
+        stick(pygame.CONTROLLER_AXIS_LEFTX, value)  # one push is one step
+        session.run(0.03)
+        assert title.selected == selected
+    button(pygame.CONTROLLER_BUTTON_B)
+    session.until(lambda: session.game.title is None)
+    assert len(session.world.starts) == count and not session.game.paused
+    button(pygame.CONTROLLER_BUTTON_DPAD_LEFT)
+    session.until(lambda: session.game.title is not None)
+    session.run(0.1)
+    button(pygame.CONTROLLER_BUTTON_DPAD_RIGHT)
+    button(pygame.CONTROLLER_BUTTON_START)
+    session.until(lambda: len(session.world.starts) == count + 1)
+    assert session.game.scene.name == "second"
+    session.until(lambda: session.steps() > 2 and not session.game.paused)
+
+
+def test_a_gamepad_puts_a_prompt_together_from_the_words_there_are(session: Session) -> None:
+    button(pygame.CONTROLLER_BUTTON_DPAD_DOWN)
+    session.until(lambda: session.game.entry is not None)
+    button(pygame.CONTROLLER_BUTTON_A)  # snowfield
+    button(pygame.CONTROLLER_BUTTON_DPAD_RIGHT)
+    button(pygame.CONTROLLER_BUTTON_A)  # golden hour
+    button(pygame.CONTROLLER_BUTTON_DPAD_DOWN)
+    button(pygame.CONTROLLER_BUTTON_A)  # night takes its place
+    session.run(0.05)
+    assert session.game.entry is not None
+    assert session.game.entry.words == ("snowfield", "night")
+    button(pygame.CONTROLLER_BUTTON_START)
+    session.until(lambda: session.world.prompts[-1:] == ["snowfield, night"])
+    assert session.game.entry is None and not session.game.paused
+    button(pygame.CONTROLLER_BUTTON_DPAD_UP)
+    session.until(lambda: session.world.prompts[-1:] == ["snowfield, golden hour"])
+    button(pygame.CONTROLLER_BUTTON_DPAD_DOWN)
+    session.until(lambda: session.game.entry is not None)
+    button(pygame.CONTROLLER_BUTTON_B)
+    session.run(0.05)
+    assert session.game.entry is None
