@@ -32,6 +32,7 @@ def header(spec: GeneratorSpec, model: Path | None) -> Json:
         "folder": None if model is None else str(model),
         "weights": spec.weights,
         "steps": spec.steps,
+        "window_frames": spec.window_frames,
         "runtime": spec.runtime,
         "frames_per_second": spec.frames_per_second,
         "frames_per_step": spec.frames_per_step,

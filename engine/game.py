@@ -162,9 +162,9 @@ class Game:
         self.loop.set_rewinding(REWIND in self.input.held())
         self._write_save()
         self._watch_recording()
-        lowered = self.loop.take_lowered()
-        if lowered:
-            self._say(f"{lowered} · {short_name(self._config.keys.effort[0])} chooses")
+        news = self.loop.take_effort_news()
+        if news:
+            self._say(f"{news} · {short_name(self._config.keys.effort[0])} chooses")
         self._check_chosen()
         newest = self._newest_awaited()
         if newest is not None:
@@ -396,7 +396,7 @@ class Game:
 
     def _choose_effort(self) -> None:
         chosen = self.loop.choose_effort()
-        self._say(chosen or f"{self._model} has no fewer steps")
+        self._say(chosen or f"{self._model} has no fewer steps and no shorter memory")
 
     def _nudge(self, moments: int) -> None:
         self._pause(True, photo=self.timewarp)

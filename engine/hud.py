@@ -48,7 +48,7 @@ class HudState:
     loading: str = ""  # what is being waited for; empty once the world is there
     loading_phase: float = 0.0  # 0 to 1, where the moving light is
     runtime: str = ""  # what computes the model
-    effort: str = ""  # denoising steps of a frame
+    effort: str = ""  # denoising steps of a frame, and how long memory is
     paused: bool = False
     photo: bool = False  # paused, with a free look
     timewarp: bool = True
@@ -396,7 +396,7 @@ def help_sheet(keys: KeyBindings, scale: float, without: frozenset[str] = frozen
         ("screenshot", ("screenshot",)),
         ("status, latencies, nothing", ("hud",)),
         ("timewarp on or off", ("timewarp",)),
-        ("steps a frame: automatic, most, fewer", ("effort",)),
+        ("work a frame: automatic, most, less", ("effort",)),
         ("pause and free the mouse; again: leave", ("leave",)),
     ]
     lists = [_help_list(entries, keys, scale, without) for entries in (walking, running)]

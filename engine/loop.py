@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.controls import ControlSettings, InputSample, Player, look_ahead, walk
-from engine.effort import Effort, EffortSettings
+from engine.effort import Effort, EffortSettings, Level, levels_of
 from engine.history import History, HistorySettings, Moment
 from engine.pacing import RateMeter, next_step_s, rewind_stride, step_period_s
 from engine.prompt import check_words
@@ -94,8 +94,8 @@ class GenerationLoop:
         self._scene = scene_of(begin)
         self._history = History(history or HistorySettings())  # of the thread alone
         self._effort_settings = effort or EffortSettings()
-        self._effort = Effort(self._effort_settings, 0, 0)  # until the model is open
-        self._lowered = ""  # what has become of the steps, until somebody asks
+        self._effort = Effort(self._effort_settings, (Level(0, 0),))  # until the model is open
+        self._effort_news = ""  # what has become of the level, until somebody asks
         self._timeline = Timeline(0, None, 0.0)
         self._rewinding_since_s: float | None = None
         self._nudges = 0
@@ -170,18 +170,18 @@ class GenerationLoop:
             self._changed.notify_all()
 
     def choose_effort(self) -> str:
-        """The next choice of steps, as words; empty if the model leaves none."""
+        """The next choice of how much work a frame is, as words; empty if the model leaves none."""
         with self._changed:
-            if self._effort.most <= 1:
+            if self._effort.choices <= 1:
                 return ""
             self._effort.choose_next()
             return self._effort.describe()
 
-    def take_lowered(self) -> str:
-        """Words for the player if steps were lowered since the last call."""
+    def take_effort_news(self) -> str:
+        """Words for the player if frames have become less work, or more again, since the last call."""
         with self._changed:
-            lowered, self._lowered = self._lowered, ""
-            return lowered
+            news, self._effort_news = self._effort_news, ""
+            return news
 
     def take_saved(self) -> SavedGame | None:
         with self._changed:
@@ -233,7 +233,7 @@ class GenerationLoop:
 
     def stats(self) -> LoopStats:
         with self._changed:
-            effort = self._effort.describe() if self._effort.most > 1 else ""
+            effort = self._effort.describe() if self._effort.choices > 1 else ""
             return LoopStats(self._meter.rate(self._clock()), self._step_s, effort)
 
     def _run(self) -> None:
@@ -242,7 +242,7 @@ class GenerationLoop:
             spec = world.spec
             with self._changed:
                 self._spec = spec
-                self._effort = Effort(self._effort_settings, spec.steps, spec.most_steps)
+                self._effort = Effort(self._effort_settings, levels_of(spec), spec.steps)
             self._generate(world, spec)
         except Exception as error:  # noqa: BLE001 - any error is raised again by `newest`
             with self._changed:
@@ -300,7 +300,7 @@ class GenerationLoop:
             self._recorder.begin(newest.number, begin, cameras, frames, world.spec)
 
     def _step(self, world: WorldGenerator, spec: GeneratorSpec, began_s: float) -> None:
-        changed = self._change_steps(world) | self._change_prompt(world)
+        changed = self._change_effort(world) | self._change_prompt(world)
         sample, cameras = self._move(spec)
         frames = world.step(cameras)
         times = world.times()
@@ -310,16 +310,21 @@ class GenerationLoop:
         if times is not None:  # a resting camera in a resting world makes no new moment
             self._remember(world, jump=changed)
 
-    def _change_steps(self, world: WorldGenerator) -> bool:
-        """Also after a restore: a snapshot brings back the steps it was made with."""
+    def _change_effort(self, world: WorldGenerator) -> bool:
+        """Also after a restore: a snapshot brings back the level it was made with."""
         with self._changed:
-            steps = self._effort.steps
-        if steps == world.spec.steps:
-            return False
-        world.set_steps(steps)
-        if self._recorder is not None:
-            self._recorder.steps(steps)
-        return True
+            level = self._effort.level
+        new_steps = level.steps != world.spec.steps
+        new_window = level.window != world.spec.window_frames
+        if new_steps:
+            world.set_steps(level.steps)
+            if self._recorder is not None:
+                self._recorder.steps(level.steps)
+        if new_window:
+            world.set_window(level.window)
+            if self._recorder is not None:
+                self._recorder.window(level.window)
+        return new_steps or new_window
 
     def _watch(self, spec: GeneratorSpec, began_s: float) -> None:
         """Are frames made as fast as the world's clock wants them?"""
@@ -329,9 +334,11 @@ class GenerationLoop:
             if newest is None or newest.times is None or newest.began_s != began_s:
                 self._effort.pause()
                 return
-            if self._effort.add(now_s, now_s - began_s, step_period_s(spec)):
-                rate = f"{spec.frames_per_second:g} frames/s"
-                self._lowered = f"too slow for {rate}: {self._effort.describe()} now"
+            change = self._effort.add(now_s, now_s - began_s, step_period_s(spec))
+            if change:
+                why = f"too slow for {spec.frames_per_second:g} frames/s"
+                why = why if change == "lowered" else "fast enough again"
+                self._effort_news = f"{why}: {self._effort.describe()} now"
 
     def _change_prompt(self, world: WorldGenerator) -> bool:
         with self._changed:

@@ -7,9 +7,9 @@
     state-N.safetensors      the state it went on from, where it began from one
 
 The first line is the header. Then a world begins (`begin`), makes frames for cameras (`step`), gets
-other words (`prompt`) or denoising steps (`steps`) or goes on from after an earlier step (`branch`); or
-an earlier step is shown again while time runs backwards (`past`). Every generated frame is there with a
-digest, for replays.
+other words (`prompt`), denoising steps (`steps`) or length of memory (`window`), or goes on from after
+an earlier step (`branch`); or an earlier step is shown again while time runs backwards (`past`). Every
+generated frame is there with a digest, for replays.
 """
 
 from __future__ import annotations
@@ -129,6 +129,10 @@ class Recorder:
     def steps(self, steps: int) -> None:
         """The next frames are made in that many denoising steps."""
         self._jobs.put(_Job({"event": "steps", "steps": steps, **self._now()}))
+
+    def window(self, frames: int) -> None:
+        """From the next frame on, that many are remembered."""
+        self._jobs.put(_Job({"event": "window", "frames": frames, **self._now()}))
 
     def prompt(self, prompt: str) -> None:
         """The next step is made with other words."""
