@@ -7,13 +7,16 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engine import cli, library, output, paths, saves
 from engine.cli import Request
 from engine.events import VIDEO
 from engine.replay import Recording
 from worldmodel.types import GeneratorSpec, RuntimeChoice, WorldGenerator
+
+if TYPE_CHECKING:
+    from engine.game import Game
 
 ROOT = Path(__file__).resolve().parent
 ASSETS = ROOT / "assets"
@@ -143,9 +146,26 @@ def run_window(request: Request, load_world: LoadWorld) -> None:
         title=request.title,
         waiting=waiting,
     )
+    if options.scripted is not None:
+        run_scripted(game, options.scripted, config.keys.forward[0], options.report)
+        return
     game.run()
     if options.report is not None:
         game.write_report(options.report)
+
+
+def run_scripted(game: Game, frames: int, forward: str, report: Path | None) -> None:
+    from engine.scripted import ScriptedPlayer
+
+    assert report is not None, "the command line was checked"
+    size = game.window.size
+    played = ScriptedPlayer(game, forward).play(frames)
+    game.write_report(report, window_px=size, effort=game.loop.stats().effort, **played.as_json())
+    for rate in played.rates():
+        print(rate)
+    for measure in played.measures:
+        print(measure)
+    print(f"{report}: {game.loop.stats().steps} steps")
 
 
 def run_headless(request: Request, load_world: LoadWorld) -> None:

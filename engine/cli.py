@@ -24,6 +24,7 @@ from worldmodel.types import RuntimeChoice
 BAD_INPUT = 2
 DEFAULT_MODEL = "pocket"
 FASTEST_FPS = 240.0
+LEAST_SCRIPTED = 80  # frames: ten a leg
 RUNTIMES = get_args(RuntimeChoice)
 
 
@@ -52,6 +53,7 @@ class Options:
     scale: float
     report: Path | None
     record: Path | None
+    scripted: int | None
     replay: Path | None
     export: Path | None
     overwrite: bool
@@ -76,8 +78,8 @@ class Request:
     def title(self) -> bool:
         """Does play begin with the choice of worlds? Not if the command line has chosen."""
         options = self.options
-        chosen = options.start, options.load, options.image
-        return self.config.window.title and chosen == (None, None, None) and not options.prompt
+        chosen = options.start, options.load, options.image, options.scripted
+        return self.config.window.title and not any(chosen) and not options.prompt
 
 
 class Parser(argparse.ArgumentParser):
@@ -104,6 +106,12 @@ def parse(argv: Sequence[str] | None, default_config: Path) -> Options:
     add("overrides", nargs="*", metavar="key.path=value", help="single values of the config")
     add("--record", type=Path, metavar="DIR", help="record the session into a new folder")
     add("--report", type=Path, metavar="FILE.json", help="write the latencies that were measured")
+    add(
+        "--scripted",
+        type=int,
+        metavar="FRAMES",
+        help="let a script play in the window, and write what was measured (--report)",
+    )
     add("--overwrite", action="store_true", help="replace output that exists")
     _add_world(parser)
     _add_headless(parser)
@@ -153,6 +161,7 @@ def check(options: Options, assets: Path) -> Request:
     """
     play_config = config.load(options.config, PlayConfig, options.overrides)
     _check_numbers(options)
+    _check_scripted(options)
     recording = _check_replay(options)
     model = _find_model(options, recording, assets)
     if options.record is not None:
@@ -208,6 +217,7 @@ def _check_replay(options: Options) -> Recording | None:
         "--headless": options.headless,
         "--record": options.record,
         "--report": options.report,
+        "--scripted": options.scripted,
         "--start": options.start,
         "--image": options.image,
         "--load": options.load,
@@ -253,6 +263,21 @@ def _check_numbers(options: Options) -> None:
         )
     if options.seed is not None and not 0 <= options.seed < 2**63:
         raise ValueError(f"--seed must lie between 0 and 2^63 - 1, got {options.seed}")
+
+
+def _check_scripted(options: Options) -> None:
+    if options.scripted is None:
+        return
+    if not LEAST_SCRIPTED <= options.scripted <= trajectory.MAX_FRAMES:
+        raise ValueError(
+            f"--scripted must lie between {LEAST_SCRIPTED} and {trajectory.MAX_FRAMES:,},"
+            f" got {options.scripted}"
+        )
+    if options.report is None:
+        raise ValueError("--scripted needs --report FILE.json")
+    for flag, value in {"--headless": options.headless, "--record": options.record}.items():
+        if value:
+            raise ValueError(f"--scripted and {flag} exclude each other")
 
 
 def _check_windowed(options: Options) -> None:

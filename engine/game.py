@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pygame
@@ -124,7 +125,7 @@ class Game:
         if title:
             self._open_title()
         if record is not None and self.title is None:
-            self._start_recording(record)
+            self.start_recording(record)
 
     @property
     def scene(self) -> Scene:
@@ -144,7 +145,7 @@ class Game:
 
     def close(self) -> None:
         self.loop.stop()
-        self._stop_recording()
+        self.stop_recording()
         self.input.close()
         self.window.close()
 
@@ -250,6 +251,7 @@ class Game:
         self._dirty = False
         flipped_s = time.monotonic()
         self._drawn_meter.add(flipped_s)
+        self.latency.add("draw", flipped_s - now_s)
         self._measure(flipped_s)
         window = self.window
         took_s = flipped_s - now_s
@@ -272,8 +274,13 @@ class Game:
             self.latency.add("look", flipped_s - self._look_since_s)
             self._look_since_s = None
 
-    def write_report(self, path: Path) -> None:
-        """The latencies of this session, for `--report`."""
+    @property
+    def drawn(self) -> int:
+        """Pictures on the display so far."""
+        return self._drawn_meter.total
+
+    def write_report(self, path: Path, **facts: Any) -> None:
+        """The latencies of this session, and `facts`, for `--report`."""
         write_report(
             path,
             self.latency,
@@ -283,6 +290,7 @@ class Game:
             opengl=self.window.renderer,
             timewarp=self.timewarp,
             runtime=self.loop.spec.runtime if self.loop.spec is not None else "",
+            **facts,
         )
 
     def _hud_state(self, newest: Generated | None, now_s: float) -> HudState:
@@ -541,7 +549,7 @@ class Game:
             else:
                 begin = read_save(card.choice, self._states)
             if self._record_into is not None:
-                self._start_recording(self._record_into)
+                self.start_recording(self._record_into)
             if isinstance(begin, SavedGame) and self.loop.spec is None:
                 self._unchecked = begin  # whether it fits is known once the model is open
             else:
@@ -638,20 +646,20 @@ class Game:
         if self.recorder is None:
             folder = free_name(Path(self._config.recordings), self._model, "")
             try:
-                self._start_recording(folder)
+                self.start_recording(folder)
             except OSError as error:
                 self._say(f"cannot record: {error.strerror or error}")
         else:
             folder = self.recorder.folder
-            self._stop_recording()
+            self.stop_recording()
             self._say(f"recorded {folder}")
 
-    def _start_recording(self, folder: Path) -> None:
+    def start_recording(self, folder: Path) -> None:
         self._record_into = None
         self.recorder = Recorder(folder, self._states, self._model_folder)
         self.loop.record(self.recorder)
 
-    def _stop_recording(self) -> None:
+    def stop_recording(self) -> None:
         self.loop.record(None)
         if self.recorder is None:
             return
@@ -668,7 +676,7 @@ class Game:
         """A recording that has failed ends; the game goes on."""
         if self.recorder is not None and self.recorder.error:
             error = self.recorder.error
-            self._stop_recording()
+            self.stop_recording()
             self._say(f"recording stopped: {error}")
 
     def _write_save(self) -> None:

@@ -55,6 +55,9 @@ class Timeline:
 class LoopStats:
     frames_per_second: float
     step_s: float  # of the newest step
+    steps: int  # that were not only shown again ...
+    worked_s: float  # ... and the work they were, up to being committed
+    restored_s: float = 0.0  # how long the newest return from the past took
     effort: str = ""  # how much work a frame is
 
 
@@ -108,6 +111,7 @@ class GenerationLoop:
         self._stopping = False
         self._meter = RateMeter()
         self._step_s = 0.0
+        self._steps, self._worked_s, self._restored_s = 0, 0.0, 0.0
         self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
 
     def start(self) -> None:
@@ -234,7 +238,10 @@ class GenerationLoop:
     def stats(self) -> LoopStats:
         with self._changed:
             effort = self._effort.describe() if self._effort.choices > 1 else ""
-            return LoopStats(self._meter.rate(self._clock()), self._step_s, effort)
+            rate = self._meter.rate(self._clock())
+            return LoopStats(
+                rate, self._step_s, self._steps, self._worked_s, self._restored_s, effort
+            )
 
     def _run(self) -> None:
         try:
@@ -334,6 +341,8 @@ class GenerationLoop:
             if newest is None or newest.times is None or newest.began_s != began_s:
                 self._effort.pause()
                 return
+            self._steps += 1
+            self._worked_s += now_s - began_s
             change = self._effort.add(now_s, now_s - began_s, step_period_s(spec))
             if change:
                 why = f"too slow for {spec.frames_per_second:g} frames/s"
@@ -377,7 +386,10 @@ class GenerationLoop:
 
     def _branch(self, world: WorldGenerator, spec: GeneratorSpec, at: int) -> None:
         """Go on from there: what came after it is forgotten."""
+        began_s = self._clock()
         self._history.bring_back(world, at)
+        with self._changed:
+            self._restored_s = self._clock() - began_s
         number = self._history[at].number
         self._history.cut(at)
         self._tell_timeline(None)

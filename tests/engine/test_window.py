@@ -481,7 +481,7 @@ def test_a_prompt_is_typed_while_the_world_goes_on(session: Session) -> None:
 def test_a_key_changes_the_hour_while_the_walk_goes_on_and_a_replay_has_it(
     session: Session, tmp_path: Path
 ) -> None:
-    session.game._start_recording(tmp_path / "rec")
+    session.game.start_recording(tmp_path / "rec")
     session.press(pygame.K_w)
     session.until(lambda: session.pose()[2, 3] > 0.2)
     worlds = len(session.world.starts)
@@ -491,7 +491,7 @@ def test_a_key_changes_the_hour_while_the_walk_goes_on_and_a_replay_has_it(
         assert session.game._toast == f"prompt: {word}"
     session.until(lambda: session.pose()[2, 3] > 0.6)
     assert len(session.world.prompts) == 3 and len(session.world.starts) == worlds
-    session.game._stop_recording()
+    session.game.stop_recording()
     events = read_recording(tmp_path / "rec").events
     said = [event["prompt"] for event in events if event["event"] == "prompt"]
     assert said == ["golden hour", "night", "golden hour"]
