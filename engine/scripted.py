@@ -40,7 +40,7 @@ MOST_GROWTH = 0.05
 class Held:
     """What the process holds of the system."""
 
-    step: int
+    leg: int
     memory_mib: float
     threads: int
     files: int
@@ -98,6 +98,7 @@ class ScriptedPlayer:
         self._game = game
         self._forward = pygame.key.key_code(forward)
         self._held: list[Held] = []
+        self._leg: int | None = None  # opening and going back are not held against it
         self._sampled_s = 0.0
 
     def play(self, frames: int) -> Played:
@@ -112,6 +113,7 @@ class ScriptedPlayer:
             with tempfile.TemporaryDirectory() as folder:
                 steps = frames // LEGS // self._frames_per_step
                 legs = tuple(self._walk(steps, number, Path(folder)) for number in range(LEGS))
+            self._leg = None
             back_s, restored_s = self._go_back()
             held = tuple(self._held)
             return Played(legs, held, back_s, restored_s, self._measures(legs, held, restored_s))
@@ -128,6 +130,7 @@ class ScriptedPlayer:
     def _walk(self, steps: int, number: int, folder: Path) -> Leg:
         """Ahead, with a mouse that never rests; the legs turn right and left by turns."""
         game, recorded = self._game, number % 2 == 1
+        self._leg = number
         if recorded:
             game.start_recording(folder / str(number))
         self._press(pygame.KEYDOWN, LOOK_PX if number // 2 % 2 else -LOOK_PX)
@@ -162,9 +165,13 @@ class ScriptedPlayer:
             now_s = time.monotonic()
             if now_s > deadline_s:
                 raise ValueError(f"no frame for {patience_s:.0f} s")
-            if now_s - self._sampled_s >= SAMPLE_PERIOD_S and sys.platform == "linux":
-                self._sampled_s = now_s
-                self._held.append(held_now(self._game.loop.stats().steps))
+            self._sample(now_s)
+
+    def _sample(self, now_s: float) -> None:
+        due = now_s - self._sampled_s >= SAMPLE_PERIOD_S
+        if due and self._leg is not None and sys.platform == "linux":
+            self._sampled_s = now_s
+            self._held.append(held_now(self._leg))
 
     def _measures(
         self, legs: tuple[Leg, ...], held: tuple[Held, ...], restored_s: float
@@ -201,29 +208,28 @@ def possible_rate(legs: tuple[Leg, ...], *, recorded: bool) -> float:
 
 
 def growth(held: tuple[Held, ...]) -> tuple[Measure, ...]:
-    """The last quarter against the second, when everything has been opened that will be."""
-    if len(held) < 4:
+    """The last two legs against the second two, when everything has been opened that will be.
+
+    Empty if a walk was too short to have been looked at in all of them.
+    """
+    by_leg = {leg: [one for one in held if one.leg == leg] for leg in (2, 3, LEGS - 2, LEGS - 1)}
+    if not all(by_leg.values()):
         return ()
-    early = held[len(held) // 4 : len(held) // 2]
-    late = held[3 * len(held) // 4 :]
-
-    def most(which: tuple[Held, ...], name: str) -> float:
-        return float(max(getattr(one, name) for one in which))
-
-    grown = most(late, "memory_mib") / most(early, "memory_mib") - 1.0
+    early, late = by_leg[2] + by_leg[3], by_leg[LEGS - 2] + by_leg[LEGS - 1]
+    memory = max(one.memory_mib for one in late) / max(one.memory_mib for one in early)
+    threads = max(one.threads for one in late) - max(one.threads for one in early)
+    files = max(one.files for one in late) - max(one.files for one in early)
     return (
-        Measure("memory grown, share", grown, MOST_GROWTH),
-        *(
-            Measure(f"{name} grown", most(late, name) - most(early, name), 0.0)
-            for name in ("threads", "files")
-        ),
+        Measure("memory grown, share", memory - 1.0, MOST_GROWTH),
+        Measure("threads grown", threads, 0.0),
+        Measure("files grown", files, 0.0),
     )
 
 
-def held_now(step: int) -> Held:
+def held_now(leg: int) -> Held:
     """Of this process; on Linux."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     facts = dict(line.split(":", 1) for line in status.splitlines())
     kib = float(facts["VmRSS"].split()[0])
     files = len(list(Path("/proc/self/fd").iterdir()))
-    return Held(step, kib * 1024 / MIB, int(facts["Threads"]), files)
+    return Held(leg, kib * 1024 / MIB, int(facts["Threads"]), files)

@@ -29,7 +29,7 @@ def test_a_script_plays_and_reports_every_number(
     facts = json.loads(report.read_text())
     assert [leg["recorded"] for leg in facts["legs"]] == [False, True] * 4
     assert all(leg["frames"] >= 20 and leg["drawn"] > 2 for leg in facts["legs"])
-    assert facts["back_s"] == pytest.approx(160 / 60, abs=1.0)  # as far as there was a past
+    assert 1.0 < facts["back_s"] <= 10.1  # as far as there was a past
     assert facts["restored_s"] > 0.0 and facts["held"] and facts["window_px"] == [320, 180]
     asked = [measure["what"] for measure in facts["measures"]]
     assert len(asked) >= 5 and len(set(asked)) == len(asked)
@@ -52,12 +52,12 @@ def test_frames_a_second_count_work_and_not_the_rest_between_frames() -> None:
 
 
 def test_growth_is_the_end_against_the_time_when_everything_was_open() -> None:
-    steady = [Held(n, 100.0 + (0 if n < 3 else 50), 5, 9) for n in range(20)]
+    steady = [Held(n, 100.0 if n < 2 else 150.0, 5 + n % 2, 9) for n in range(8)]  # it records
     assert all(measure.value == 0.0 and measure.met for measure in growth(tuple(steady)))
-    leaking = [Held(n, 100.0 + 2 * n, 5 + n // 10, 9) for n in range(20)]
+    leaking = [Held(n, 100.0 + 2 * n, 5 + n // 4, 9) for n in range(8)]
     memory, threads, files = growth(tuple(leaking))
     assert not memory.met and not threads.met and files.met
-    assert growth(tuple(steady[:3])) == ()
+    assert growth(tuple(steady[:6])) == ()
 
 
 @pytest.mark.parametrize(
