@@ -18,6 +18,7 @@ from worldmodel.types import Camera, GeneratorSpec, Intrinsics
 
 SCHEMA = 1
 EVENTS, VIDEO, LATENCY = "events.jsonl", "video.mkv", "latency.json"
+KINDS = ("begin", "step", "prompt", "steps", "window", "branch", "past", "end")  # after the header
 
 Json = dict[str, Any]
 

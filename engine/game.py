@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import moderngl
 import numpy as np
 import pygame
 from numpy.typing import NDArray
@@ -41,6 +42,7 @@ from worldmodel.prompts import GROUPS, Group, choices, with_next
 PAUSED_WAIT_S = 0.25
 LOADING_WAIT_S = 1 / 15  # as often as frames will come: drawing may slow the model measured now
 STATUS_PERIOD_S = 0.25
+RESCUE_S = 10.0  # a step may be running
 TOAST_S = 2.5
 EVENT_WAS_THERE_S = 0.0005
 LOADING_SWEEP_S = 1.4
@@ -133,15 +135,37 @@ class Game:
         return self.loop.scene
 
     def run(self) -> None:
-        """Play until the player leaves; an error of the generation thread is raised here."""
+        """Play until the player leaves; an error of the generation thread is raised here.
+
+        Raises:
+            ValueError: if the window or its OpenGL context is lost; says where the walk is saved.
+        """
         if self.title is None and self.scene.image is not None:
             self.viewer.show(self.scene.image)  # something to look at while the model loads
         self.loop.start()
         try:
             while not self.leaving:
                 self.tick()
+        except (pygame.error, moderngl.Error) as error:
+            raise ValueError(self._rescue(error)) from error
         finally:
             self.close()
+
+    def _rescue(self, error: Exception) -> str:
+        """The window is gone, the world is not: keep it. Returns what to tell the player."""
+        told = f"the window was lost ({error})"
+        self.loop.save()
+        deadline_s = time.monotonic() + RESCUE_S
+        while (saved := self.loop.take_saved()) is None:
+            if self.loop.newest() is None or time.monotonic() > deadline_s:
+                return told
+            time.sleep(0.01)
+        folder = free_name(Path(self._config.saves), self._model, "")
+        try:
+            write_save(folder, saved, self._states)
+        except OSError as full:
+            return f"{told}, and the walk could not be saved ({full.strerror or full})"
+        return f"{told}; the walk is saved: play.py --load {folder.name} goes on"
 
     def close(self) -> None:
         self.loop.stop()
@@ -300,6 +324,7 @@ class Game:
             return HudState(self._model, loading=self._waiting.words, loading_phase=round(phase, 3))
         if now_s >= self._status_due_s:
             self._status_due_s = now_s + STATUS_PERIOD_S
+            self.window.check()
             stats = self.loop.stats()
             self._status = replace(
                 self._status,
@@ -638,9 +663,15 @@ class Game:
         if self._shown is None:
             return
         path = free_name(Path(self._config.screenshots), self._model, ".png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(self.viewer.capture(self.window.size, self._warp)).save(path)
-        self._say(f"saved {path}")
+        picture = Image.fromarray(self.viewer.capture(self.window.size, self._warp))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            self._say(f"no screenshot: {error.strerror or error}")
+        else:
+            self._say(f"saved {path}")
 
     def _toggle_recording(self) -> None:
         if self.recorder is None:
@@ -704,7 +735,7 @@ class Game:
         try:
             saved = read_save(slots[0], self._states)
             self.loop.reset(saved)
-        except ValueError as error:  # the walk goes on as if nothing had been asked
+        except (ValueError, OSError) as error:  # the walk goes on as if nothing had been asked
             self._say(str(error))
         else:
             self._say(f"back in {slots[0].name}")

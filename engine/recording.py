@@ -219,10 +219,14 @@ class Recorder:
             self._container.mux(self._stream.encode(picture))
 
     def _finish(self) -> None:
-        try:
-            if self._container is not None and self._stream is not None:
+        """Each part by itself: what one could not write is no reason to leave the other open."""
+        for finish in (self._finish_video, self._file.close):
+            try:
+                finish()
+            except (OSError, av.FFmpegError) as error:
+                self.error = self.error or f"{self.folder}: {error.strerror or error}"
+
+    def _finish_video(self) -> None:
+        if self._container is not None and self._stream is not None:
+            with self._container:
                 self._container.mux(self._stream.encode(None))
-                self._container.close()
-            self._file.close()
-        except (OSError, av.FFmpegError) as error:
-            self.error = self.error or f"{self.folder}: {error.strerror or error}"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.events import EVENTS, SCHEMA, Json, digest, read_cameras
+from engine.events import EVENTS, KINDS, SCHEMA, Json, digest, read_cameras
 from engine.history import State
 from engine.saves import StateFormat
 from engine.scene import Scene, read_image
@@ -101,6 +101,12 @@ def read_recording(folder: Path) -> Recording:
     if events[0].get("schema") != SCHEMA:
         raise ValueError(f"recording {folder}: it is from another version of this program")
     complete = events[-1]["event"] == "end"
+    for number, event in enumerate(events[1:], 2):
+        if event["event"] not in KINDS:
+            raise ValueError(
+                f"recording {folder}: {EVENTS} line {number}: {event['event']!r} is of another"
+                " version of this program"
+            )
     played = tuple(event for event in events[1:] if event["event"] != "end")
     if not played:
         raise ValueError(f"recording {folder}: nothing was played")

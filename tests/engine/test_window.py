@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pygame
@@ -22,7 +23,7 @@ from engine.game import Game
 from engine.hud import help_sheet
 from engine.latency import STAGES
 from engine.replay import compare, read_recording, replay
-from engine.saves import StateFormat
+from engine.saves import StateFormat, read_save
 from engine.scene import Scene
 from engine.settings import PlayConfig, WindowSettings
 from worldmodel import saves
@@ -591,3 +592,60 @@ def test_a_gamepad_puts_a_prompt_together_from_the_words_there_are(session: Sess
     button(pygame.CONTROLLER_BUTTON_B)
     session.run(0.05)
     assert session.game.entry is None
+
+
+def test_a_full_disk_costs_the_screenshot_and_not_the_walk(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = list(session.screenshots.iterdir())
+
+    def full(_self: Image.Image, path: Path) -> None:
+        path.write_bytes(b"half a pict")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    session.tap(pygame.K_F12)
+    session.run(0.1)
+    steps = session.steps()
+    session.run(0.1)
+    assert session.game._toast == "no screenshot: No space left on device"
+    assert list(session.screenshots.iterdir()) == before and session.steps() > steps
+
+
+def test_a_save_on_a_full_disk_says_so_and_leaves_nothing(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _state: object) -> None:
+        path.write_bytes(b"half a state")
+        raise OSError(28, "No space left on device")
+
+    before = list(session.saves.glob("**/*"))
+    monkeypatch.setattr(session.game, "_states", replace(session.game._states, write=full))
+    session.tap(pygame.K_F5)
+    session.until(lambda: session.game._toast == "not saved: No space left on device")
+    assert list(session.saves.glob("**/*")) == before
+
+
+@pytest.mark.parametrize("lost", ["window", "context"])
+def test_a_lost_window_ends_play_with_the_walk_saved(
+    session: Session, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    def gone() -> None:
+        raise pygame.error("the display has gone")
+
+    session.press(pygame.K_w)
+    session.until(lambda: session.pose()[2, 3] > 0.5)
+    game = session.game
+    if lost == "window":
+        monkeypatch.setattr(game.window, "flip", gone)
+    else:
+        real = game.window.context
+        broken = SimpleNamespace(error="GL_UNKNOWN_ERROR", screen=real.screen, finish=real.finish)
+        monkeypatch.setattr(game.window, "context", broken)
+    monkeypatch.setattr(game.loop, "start", lambda: None)  # it runs, and other tests need it
+    monkeypatch.setattr(game, "close", lambda: None)
+    before = set(session.saves.glob("fake*"))
+    with pytest.raises(ValueError, match=r"the window was lost .*play\.py --load fake-.* goes on"):
+        game.run()
+    (slot,) = set(session.saves.glob("fake*")) - before
+    assert read_save(slot, game._states).player.viewpoint.z_m > 0.4
