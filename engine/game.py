@@ -11,33 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import moderngl
-import numpy as np
 import pygame
-from numpy.typing import NDArray
-from PIL import Image
 from pygame.event import Event
 
 from engine.choosing import DIRECTIONS, Chooser
 from engine.controls import REWIND
-from engine.events import LATENCY
 from engine.hud import Hud, HudState, LatencyLine, TimelineBar
 from engine.input import PlayerInput
-from engine.latency import LatencyLog, write_report
+from engine.keepsakes import Keepsakes
+from engine.latency import write_report
 from engine.loop import Generated, GenerationLoop, Prepare, scene_of
-from engine.output import free_name
-from engine.pacing import RateMeter, draw_period_s, frame_due
 from engine.painting import short_name
-from engine.prompt import PromptEntry
-from engine.recording import Recorder
-from engine.saves import SavedGame, StateFormat, describe, find_saves, read_save, write_save
+from engine.prompting import Prompting, without
+from engine.saves import SavedGame, StateFormat, describe, read_save
 from engine.scene import Scene, read_image
+from engine.screen import Screen
 from engine.settings import PlayConfig
-from engine.timewarp import NO_WARP, frame_from_view
 from engine.title import MOST_SAVES, Card, TitleScreen, label_of
-from engine.viewer import SpriteLayer, Viewer
 from engine.warmup import Waiting
 from engine.window import Window
-from worldmodel.prompts import GROUPS, Group, choices, with_next
 
 PAUSED_WAIT_S = 0.25
 LOADING_WAIT_S = 1 / 15  # as often as frames will come: drawing may slow the model measured now
@@ -77,14 +69,12 @@ class Game:
         """
         self.window = Window(config.window, f"{model.name} · world model")
         self.input = PlayerInput(config.keys, config.controls)
-        self.viewer = Viewer(self.window.context, config.window.sharpness)
-        self._sprites = SpriteLayer(self.window.context)
-        self._hud = Hud(self._sprites, config.keys)
+        self.screen = Screen(self.window, config.window.sharpness)
+        self._hud = Hud(self.screen.sprites, config.keys)
         self._waiting = waiting or Waiting()
         self._config = config
-        self._model, self._model_folder = model.name, model
+        self._model = model.name
         self._scenes = scenes
-        self._states = states
         self._wake = pygame.event.custom_type()
         self.loop = GenerationLoop(
             prepare,
@@ -98,36 +88,25 @@ class Game:
         )
         self.title: TitleScreen | None = None
         self._chooser = Chooser()
-        self.entry: PromptEntry | None = None  # while a prompt is typed
+        self.prompting = Prompting(self.loop, self._chooser, model.name)
+        self.keepsakes = Keepsakes(config, model, states, self.loop, self.write_report)
         self._awaited: Scene | None = None  # chosen, and no frame of it was seen yet
-        self.recorder: Recorder | None = None
         self._record_into = record  # once play begins
         self._unchecked: SavedGame | None = None
-        self._entry_key = False  # the letter of the key that opened the line is still to come
         self.paused = False
         self.photo = False  # paused, and still looking around
         self.timewarp = config.window.timewarp
-        self._warp = NO_WARP
         self.help = False
         self.leaving = False
         self._hud_level = 1 if config.window.hud else 0  # 2: with latencies
-        self._shown: tuple[int, int] | None = None  # step and frame on show
-        self._frame: NDArray[np.uint8] | None = None  # its pixels
-        self._drawn_meter = RateMeter()
-        self.latency = LatencyLog()
-        self._unshown: Generated | None = None  # taken, and not on the screen yet
-        self._look_since_s: float | None = None  # an input has turned the view, undrawn so far
         self._polled_s = time.monotonic()
-        self._frames_shown = 0
         self._status = HudState(model.name)
         self._status_due_s = 0.0
         self._toast, self._toast_until_s = "", 0.0
-        self._dirty = True
-        self._next_draw_s = 0.0
         if title:
             self._open_title()
         if record is not None and self.title is None:
-            self.start_recording(record)
+            self.keepsakes.record(record)
 
     @property
     def scene(self) -> Scene:
@@ -141,7 +120,7 @@ class Game:
             ValueError: if the window or its OpenGL context is lost; says where the walk is saved.
         """
         if self.title is None and self.scene.image is not None:
-            self.viewer.show(self.scene.image)  # something to look at while the model loads
+            self.screen.show_picture(self.scene.image)  # something to look at while the model loads
         self.loop.start()
         try:
             while not self.leaving:
@@ -160,16 +139,15 @@ class Game:
             if self.loop.newest() is None or time.monotonic() > deadline_s:
                 return told
             time.sleep(0.01)
-        folder = free_name(Path(self._config.saves), self._model, "")
         try:
-            write_save(folder, saved, self._states)
+            slot = self.keepsakes.write_save(saved)
         except OSError as full:
             return f"{told}, and the walk could not be saved ({full.strerror or full})"
-        return f"{told}; the walk is saved: play.py --load {folder.name} goes on"
+        return f"{told}; the walk is saved: play.py --load {slot.name} goes on"
 
     def close(self) -> None:
         self.loop.stop()
-        self.stop_recording()
+        self.keepsakes.stop_recording()
         self.input.close()
         self.window.close()
 
@@ -185,24 +163,21 @@ class Game:
             self._handle(event, arrived_s)
         self._polled_s = now_s
         self.loop.set_rewinding(REWIND in self.input.held())
-        self._write_save()
-        self._watch_recording()
+        self._watch_disk()
         news = self.loop.take_effort_news()
         if news:
             self._say(f"{news} · {short_name(self._config.keys.effort[0])} chooses")
         self._check_chosen()
         newest = self._newest_awaited()
         if newest is not None:
-            self._take_frame(newest, now_s)
-            self._look_around(newest)
+            self._show(newest, now_s)
         if self.title is not None:
             toast = self._toast if now_s < self._toast_until_s else ""
-            self._dirty |= self.title.update(self._model, self.window.size, toast)
+            self.screen.dirty |= self.title.update(self._model, self.window.size, toast)
         else:
             state = self._hud_state(newest, now_s)
-            self._dirty |= self._hud.update(state, self.window.size)
-        fresh = self._unshown is not None  # a finished frame waits for nothing but the display
-        if self._dirty and (fresh or now_s >= self._next_draw_s):
+            self.screen.dirty |= self._hud.update(state, self.window.size)
+        if self.screen.due(now_s):
             self._draw(newest, now_s)
 
     def _newest_awaited(self) -> Generated | None:
@@ -217,8 +192,8 @@ class Game:
         return newest
 
     def _wait_s(self, now_s: float) -> float:
-        if self._dirty:
-            return max(0.0, self._next_draw_s - now_s)
+        if self.screen.dirty:
+            return self.screen.wait_s(now_s)
         if self.title is not None:
             return PAUSED_WAIT_S
         if self.loop.spec is None or self._awaited is not None:
@@ -233,83 +208,32 @@ class Game:
         if pygame.display.get_init():
             pygame.event.post(Event(self._wake))
 
-    def _take_frame(self, newest: Generated, now_s: float) -> None:
+    def _show(self, newest: Generated, now_s: float) -> None:
+        """The frame that is due, from where the player looks."""
         assert self.loop.spec is not None, "frames come from an open model"
-        rate = self.loop.spec.frames_per_second
-        due = (newest.number, frame_due(newest.ready_s, now_s, len(newest.frames), rate))
-        if due == self._shown:
-            return
-        if self._shown is None and self._config.window.capture_mouse:
+        if self.screen.shown is None and self._config.window.capture_mouse:
             self._capture_mouse(True)
-        another = self._shown is None or newest.number != self._shown[0]
-        frame = newest.frames[due[1]]
-        self._shown = due
-        if self._frame is None or not np.array_equal(frame, self._frame):  # at rest it is
-            self.viewer.show(frame)
-            self._frame = frame
-            self._unshown = newest if another else self._unshown
-            self._dirty = True
-
-    def _look_around(self, newest: Generated) -> None:
-        """Find out how the frame on show looks from the camera of this instant."""
-        warp = NO_WARP
+        self.screen.take(newest, self.loop.spec.frames_per_second, now_s)
         if self.timewarp:
-            assert self._shown is not None, "a frame was taken"
-            camera = newest.camera_of(self._shown[1])
-            warp = frame_from_view(camera, self.loop.view(newest))
-        if not np.array_equal(warp, self._warp):
-            self._dirty = True
-        self._warp = warp
+            self.screen.look_from(self.loop.view(newest), newest)
+        else:
+            self.screen.look_straight()
 
     def _draw(self, newest: Generated | None, now_s: float) -> None:
+        brightness = DIMMED if self.help or (self.paused and not self.photo) else 1.0
         if newest is None:
             brightness = LOADING_DIMMED
-            self._warp = NO_WARP
-        else:
-            brightness = DIMMED if self.help or (self.paused and not self.photo) else 1.0
-        size = self.window.size
-        self.viewer.draw(self.window.target, size, brightness, self._warp)
+            self.screen.look_straight()
         places = self._hud.places if self.title is None else self.title.places
-        self._sprites.draw(self.window.target, size, places)
-        self.window.flip()
-        self._dirty = False
-        flipped_s = time.monotonic()
-        self._drawn_meter.add(flipped_s)
-        self.latency.add("draw", flipped_s - now_s)
-        self._measure(flipped_s)
-        window = self.window
-        took_s = flipped_s - now_s
-        self._next_draw_s = now_s + draw_period_s(
-            window.refresh_hz, took_s, vsync=window.vsync, software=window.software
-        )
-
-    def _measure(self, flipped_s: float) -> None:
-        if self._unshown is not None:
-            new, self._unshown = self._unshown, None
-            self._frames_shown += len(new.frames)
-            self.latency.add_step(
-                new.times,
-                input_s=new.input_s,
-                began_s=new.began_s,
-                ready_s=new.ready_s,
-                shown_s=flipped_s,
-            )
-        if self._look_since_s is not None:
-            self.latency.add("look", flipped_s - self._look_since_s)
-            self._look_since_s = None
-
-    @property
-    def drawn(self) -> int:
-        """Pictures on the display so far."""
-        return self._drawn_meter.total
+        self.screen.draw(places, brightness, now_s)
 
     def write_report(self, path: Path, **facts: Any) -> None:
         """The latencies of this session, and `facts`, for `--report`."""
         write_report(
             path,
-            self.latency,
+            self.screen.latency,
             model=self._model,
-            frames=self._frames_shown,
+            frames=self.screen.frames,
             display_hz=self.window.refresh_hz,
             opengl=self.window.renderer,
             timewarp=self.timewarp,
@@ -330,7 +254,7 @@ class Game:
                 self._status,
                 world_fps=spec.frames_per_second,
                 generated_fps=round(stats.frames_per_second, 1),
-                shown_fps=round(self._drawn_meter.rate(now_s), 1),
+                shown_fps=round(self.screen.meter.rate(now_s), 1),
                 step_ms=round(1000 * stats.step_s),
                 effort=stats.effort,
                 latency=self._latency_lines(),
@@ -344,13 +268,13 @@ class Game:
             held=self.input.held(),
             toast=self._toast if now_s < self._toast_until_s else "",
             timeline=self._timeline_of_now(),
-            entry=self.entry,
+            entry=self.prompting.entry,
             recorded_s=self._recorded_s(now_s),
             paused=self.paused,
             photo=self.photo,
             timewarp=self.timewarp,
             help=self.help,
-            without=self._without(),
+            without=without(self._vocabulary()),
             visible=self._hud_level > 0,
         )
 
@@ -364,12 +288,13 @@ class Game:
         return round((last - timeline.at) * seconds, 1), round(last * seconds, 1)
 
     def _recorded_s(self, now_s: float) -> int | None:
-        return None if self.recorder is None else int(now_s - self.recorder.began_s)
+        recorder = self.keepsakes.recorder
+        return None if recorder is None else int(now_s - recorder.began_s)
 
     def _latency_lines(self) -> tuple[LatencyLine, ...]:
         if self._hud_level < 2:
             return ()
-        measured = self.latency.percentiles()
+        measured = self.screen.latency.percentiles()
         return tuple(
             (stage, round(values.p50_ms), round(values.p95_ms), round(values.p99_ms))
             for stage, values in measured.items()
@@ -378,12 +303,14 @@ class Game:
     def _handle(self, event: Event, arrived_s: float) -> None:
         if self.title is not None and self._handle_title(event, self.title):
             return
-        if self.entry is not None and self._handle_entry(event, self.entry):
-            self._dirty = True
+        said = self.prompting.handle(event)
+        if said is not None:
+            self._say(said)
+            self.screen.dirty = True
             return
         action = self.input.handle(event, arrived_s)
         if event.type == pygame.MOUSEMOTION and self.input.mouse_looks and self.timewarp:
-            self._look_since_s = self._look_since_s or arrived_s
+            self.screen.turned(arrived_s)
         if action is not None:
             self._act(action, pad=event.type == pygame.CONTROLLERBUTTONDOWN)
         elif event.type == pygame.QUIT:
@@ -396,7 +323,7 @@ class Game:
         elif event.type == pygame.DROPFILE:
             self._open_picture(Path(event.file))
         elif event.type in REDRAW_EVENTS:
-            self._dirty = True
+            self.screen.dirty = True
 
     def _actions(self) -> dict[str, Callable[[], None]]:
         return {
@@ -406,11 +333,11 @@ class Game:
             "step_back": lambda: self._nudge(-1),
             "step_forward": lambda: self._nudge(1),
             "save": self.loop.save,
-            "load": self._load,
-            "record": self._toggle_recording,
+            "load": lambda: self._say(self.keepsakes.go_back()),
+            "record": lambda: self._say(self.keepsakes.toggle_recording()),
             "worlds": self._open_title,
             "prompt": self._open_prompt,
-            "time_of_day": lambda: self._next_word("time of day"),
+            "time_of_day": lambda: self._next_word("time_of_day"),
             "weather": lambda: self._next_word("weather"),
             "full_screen": self._toggle_full_screen,
             "screenshot": self._screenshot,
@@ -423,9 +350,9 @@ class Game:
 
     def _act(self, action: str, *, pad: bool) -> None:
         self._actions()[action]()
-        if pad and self.entry is not None:
-            self.entry = self.entry.moved(1)  # something for the buttons to act on
-        self._dirty = True
+        if pad:
+            self.prompting.mark_first()
+        self.screen.dirty = True
 
     def _choose_effort(self) -> None:
         chosen = self.loop.choose_effort()
@@ -454,78 +381,22 @@ class Game:
         waiting = self.loop.spec is None or self._awaited is not None
         return () if waiting or self.loop.spec is None else self.loop.spec.vocabulary
 
-    def _without(self) -> frozenset[str]:
-        """Actions for which the model has no words."""
-        vocabulary = self._vocabulary()
-        missing = {group.replace(" ", "_") for group in GROUPS if not choices(group, vocabulary)}
-        return frozenset(missing if vocabulary else {*missing, "prompt"})
-
-    def _next_word(self, group: Group) -> None:
-        """Another hour, or other weather; the walk goes on."""
-        if not choices(group, self._vocabulary()):
-            self._say(f"{self._model} knows no words for the {group}")
-            return
-        prompt = with_next(self.scene.prompt, group, self._vocabulary())
-        self.loop.set_prompt(prompt)
-        self._say(f"prompt: {prompt}")
+    def _next_word(self, action: str) -> None:
+        self._say(self.prompting.next_word(action, self._vocabulary()))
 
     def _open_prompt(self) -> None:
-        """Type what the world is to be like; it goes on meanwhile."""
-        vocabulary = self._vocabulary()
-        if not vocabulary:
-            self._say(f"{self._model} takes no prompt")
-            return
-        self.input.release_all()
-        self.help = False
-        self.entry = PromptEntry(vocabulary, self.scene.prompt)
-        self._entry_key = True
-
-    def _handle_entry(self, event: Event, entry: PromptEntry) -> bool:
-        """True if the event belongs to the line that is typed."""
-        if event.type == pygame.TEXTINPUT:
-            if not self._entry_key:  # the letter that opened the line is not part of it
-                self.entry = entry.typed(event.text)
-            self._entry_key = False
-        elif event.type == pygame.KEYDOWN:
-            self._entry_key = False
-            if event.key == pygame.K_BACKSPACE:
-                self.entry = entry.erased()
-            elif event.key == pygame.K_TAB:
-                self.entry = entry.completed()
-            elif event.key == pygame.K_RETURN:
-                self._apply_prompt(entry)
-            elif event.key == pygame.K_ESCAPE:
-                self.entry = None
-        elif event.type == pygame.CONTROLLERBUTTONDOWN:
-            self._entry_button(self._chooser.pad(event), entry)
-        else:
-            return False
-        return True
-
-    def _entry_button(self, meaning: str, entry: PromptEntry) -> None:
-        if meaning in DIRECTIONS:
-            self.entry = entry.moved(sum(DIRECTIONS[meaning]))
-        elif meaning == "choose":
-            self.entry = entry.toggled()
-        elif meaning == "start":
-            self._apply_prompt(entry)
-        elif meaning == "leave":
-            self.entry = None
-
-    def _apply_prompt(self, entry: PromptEntry) -> None:
-        try:
-            self.loop.set_prompt(entry.text)
-        except ValueError:  # the line names them in red
-            return
-        self.entry = None
-        self._say(f"prompt: {entry.text}" if entry.words else "no prompt")
+        said = self.prompting.open(self._vocabulary())
+        self._say(said)
+        if not said:
+            self.input.release_all()
+            self.help = False
 
     def _open_title(self) -> None:
         """Choose a world or a save; the one that is played waits."""
         worlds = [Card(label_of(scene.name), "", scene, scene.image) for scene in self._scenes]
         saves = [
             card
-            for folder in find_saves(Path(self._config.saves), self._saves_of())[:MOST_SAVES]
+            for folder in self.keepsakes.slots()[:MOST_SAVES]
             if (card := _save_card(folder)) is not None
         ]
         if not worlds and not saves:
@@ -564,17 +435,18 @@ class Game:
             return
         self.title.selected = index
         if self.title.card.picture is not None:
-            self.viewer.show(self.title.card.picture)
-        self._dirty = True
+            self.screen.show_picture(self.title.card.picture)
+        self.screen.dirty = True
 
     def _choose(self, card: Card) -> None:
         try:
             if isinstance(card.choice, Scene):
                 begin: Scene | SavedGame = replace(card.choice, seed=self.scene.seed)
             else:
-                begin = read_save(card.choice, self._states)
+                begin = read_save(card.choice, self.keepsakes.states)
             if self._record_into is not None:
-                self.start_recording(self._record_into)
+                self.keepsakes.record(self._record_into)
+                self._record_into = None
             if isinstance(begin, SavedGame) and self.loop.spec is None:
                 self._unchecked = begin  # whether it fits is known once the model is open
             else:
@@ -598,14 +470,14 @@ class Game:
 
     def _close_title(self) -> None:
         """Back to the world that is played; without one, leave."""
-        if self._shown is None:
+        if self.screen.shown is None:
             self.leaving = True
         else:
             self._leave_title()
 
     def _leave_title(self) -> None:
         self.title = None
-        self._shown = self._frame = None  # the picture behind the cards gives way
+        self.screen.forget()  # the picture behind the cards gives way
         self.input.release_all()
         self._pause(False)
 
@@ -623,7 +495,7 @@ class Game:
         if paused and not photo:
             self._capture_mouse(False)
         self.photo = paused and photo
-        self._dirty = True
+        self.screen.dirty = True
         if paused == self.paused:
             return
         if self.timewarp:  # what was looked at while nothing moved is on show: it stays
@@ -632,7 +504,7 @@ class Game:
             self.input.take()  # what was done while nothing moved is not owed later
         self.paused = paused
         self.loop.set_paused(paused)
-        self._drawn_meter.clear()
+        self.screen.meter.clear()
 
     def _capture_mouse(self, captured: bool) -> None:
         self.window.capture_mouse(captured)
@@ -660,88 +532,20 @@ class Game:
             self._begin(replace(self._scenes[index], seed=self.scene.seed))
 
     def _screenshot(self) -> None:
-        if self._shown is None:
-            return
-        path = free_name(Path(self._config.screenshots), self._model, ".png")
-        picture = Image.fromarray(self.viewer.capture(self.window.size, self._warp))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(path)
-        except OSError as error:
-            path.unlink(missing_ok=True)
-            self._say(f"no screenshot: {error.strerror or error}")
-        else:
-            self._say(f"saved {path}")
+        if self.screen.shown is not None:
+            self._say(self.keepsakes.screenshot(self.screen.capture()))
 
-    def _toggle_recording(self) -> None:
-        if self.recorder is None:
-            folder = free_name(Path(self._config.recordings), self._model, "")
-            try:
-                self.start_recording(folder)
-            except OSError as error:
-                self._say(f"cannot record: {error.strerror or error}")
-        else:
-            folder = self.recorder.folder
-            self.stop_recording()
-            self._say(f"recorded {folder}")
-
-    def start_recording(self, folder: Path) -> None:
-        self._record_into = None
-        self.recorder = Recorder(folder, self._states, self._model_folder)
-        self.loop.record(self.recorder)
-
-    def stop_recording(self) -> None:
-        self.loop.record(None)
-        if self.recorder is None:
-            return
-        recorder, self.recorder = self.recorder, None
-        recorder.close()
-        if recorder.error:
-            return
-        try:
-            self.write_report(recorder.folder / LATENCY)
-        except OSError as error:
-            self._say(f"{recorder.folder}: {error.strerror or error}")
-
-    def _watch_recording(self) -> None:
-        """A recording that has failed ends; the game goes on."""
-        if self.recorder is not None and self.recorder.error:
-            error = self.recorder.error
-            self.stop_recording()
-            self._say(f"recording stopped: {error}")
-
-    def _write_save(self) -> None:
-        """On this thread: the world goes on meanwhile."""
+    def _watch_disk(self) -> None:
+        """On this thread: the world goes on while a save is written."""
         saved = self.loop.take_saved()
-        if saved is None:
-            return
-        folder = free_name(Path(self._config.saves), self._model, "")
-        try:
-            write_save(folder, saved, self._states)
-        except OSError as error:
-            self._say(f"not saved: {error.strerror or error}")
-        else:
-            self._say(f"saved as {folder.name} · {short_name(self._config.keys.load[0])} goes back")
-
-    def _saves_of(self) -> str:
-        """Whose saves can be gone on from: all, until the model is open and has told its name."""
-        return "" if self.loop.spec is None else self.loop.spec.name
-
-    def _load(self) -> None:
-        slots = find_saves(Path(self._config.saves), self._saves_of())
-        if not slots:
-            self._say(f"no save of {self._model} in {self._config.saves}/")
-            return
-        try:
-            saved = read_save(slots[0], self._states)
-            self.loop.reset(saved)
-        except (ValueError, OSError) as error:  # the walk goes on as if nothing had been asked
-            self._say(str(error))
-        else:
-            self._say(f"back in {slots[0].name}")
+        if saved is not None:
+            self._say(self.keepsakes.save(saved))
+        self._say(self.keepsakes.watch_recording())
 
     def _say(self, words: str) -> None:
-        self._toast, self._toast_until_s = words, time.monotonic() + TOAST_S
+        """Empty: there is nothing to say."""
+        if words:
+            self._toast, self._toast_until_s = words, time.monotonic() + TOAST_S
 
 
 def _save_card(folder: Path) -> Card | None:

@@ -132,15 +132,15 @@ class ScriptedPlayer:
         game, recorded = self._game, number % 2 == 1
         self._leg = number
         if recorded:
-            game.start_recording(folder / str(number))
+            game.keepsakes.record(folder / str(number))
         self._press(pygame.KEYDOWN, LOOK_PX if number // 2 % 2 else -LOOK_PX)
-        before, drawn, began_s = game.loop.stats(), game.drawn, time.monotonic()
+        before, drawn, began_s = game.loop.stats(), game.screen.meter.total, time.monotonic()
         for step in range(1, steps + 1):
             self._until(lambda: game.loop.stats().steps >= before.steps + step, FRAME_S)  # noqa: B023
-        after, drawn, ended_s = game.loop.stats(), game.drawn - drawn, time.monotonic()
+        after, drawn, ended_s = game.loop.stats(), game.screen.meter.total - drawn, time.monotonic()
         self._press(pygame.KEYUP, 0)
         if recorded:
-            game.stop_recording()
+            game.keepsakes.stop_recording()
         made = (after.steps - before.steps) * self._frames_per_step
         return Leg(made, ended_s - began_s, drawn, after.worked_s - before.worked_s, recorded)
 
@@ -176,7 +176,7 @@ class ScriptedPlayer:
     def _measures(
         self, legs: tuple[Leg, ...], held: tuple[Held, ...], restored_s: float
     ) -> tuple[Measure, ...]:
-        latency = self._game.latency
+        latency = self._game.screen.latency
         stages = latency.percentiles()
         display_hz = sum(leg.drawn for leg in legs) / sum(leg.elapsed_s for leg in legs)
         recorded, plain = (possible_rate(legs, recorded=which) for which in (True, False))

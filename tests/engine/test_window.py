@@ -22,6 +22,7 @@ from engine.bindings import KeyBindings
 from engine.game import Game
 from engine.hud import help_sheet
 from engine.latency import STAGES
+from engine.prompting import without
 from engine.replay import compare, read_recording, replay
 from engine.saves import StateFormat, read_save
 from engine.scene import Scene
@@ -200,7 +201,7 @@ def test_a_held_look_key_turns_the_picture_between_two_frames(session: Session) 
 
 
 def test_latencies_are_measured_while_one_plays(session: Session, tmp_path: Path) -> None:
-    measured = session.game.latency.percentiles().get("step")
+    measured = session.game.screen.latency.percentiles().get("step")
     before = 0 if measured is None else measured.count
     session.press(pygame.K_w)
     for _ in range(20):
@@ -340,15 +341,15 @@ def test_page_up_pauses_and_steps_back(session: Session) -> None:
 def test_f8_records_until_it_is_pressed_again_and_what_it_wrote_replays(session: Session) -> None:
     session.press(pygame.K_w)
     session.tap(pygame.K_F8)
-    session.until(lambda: session.game.recorder is not None)
+    session.until(lambda: session.game.keepsakes.recorder is not None)
     session.run(0.5)
     session.tap(pygame.K_F8)
-    session.until(lambda: session.game.recorder is None)
+    session.until(lambda: session.game.keepsakes.recorder is None)
     (folder,) = session.recordings.iterdir()
     recording = read_recording(folder)
     assert recording.complete and recording.steps > 5
     assert json.loads((folder / "latency.json").read_text())["stages"]["step"]["count"] > 5
-    assert compare(replay(recording, FakeWorld(), session.game._states)).first is None
+    assert compare(replay(recording, FakeWorld(), session.game.keepsakes.states)).first is None
     assert str(folder) in session.game._toast
 
 
@@ -376,10 +377,10 @@ def test_a_recording_asked_for_on_the_command_line_begins_with_the_chosen_world(
     session.until(lambda: session.game.title is not None)
     session.run(0.1)
     session.tap(pygame.K_RETURN)
-    session.until(lambda: session.game.recorder is not None)
-    session.until(lambda: session.game._shown is not None and session.steps() > 3)
+    session.until(lambda: session.game.keepsakes.recorder is not None)
+    session.until(lambda: session.game.screen.shown is not None and session.steps() > 3)
     session.tap(pygame.K_F8)
-    session.until(lambda: session.game.recorder is None)
+    session.until(lambda: session.game.keepsakes.recorder is None)
     begun = read_recording(tmp_path / "rec").events[0]
     assert begun["event"] == "begin" and begun["state"] is None
     assert begun["scene"]["name"] == "first"
@@ -460,11 +461,11 @@ def type_text(*texts: str) -> None:
 def test_a_prompt_is_typed_while_the_world_goes_on(session: Session) -> None:
     session.tap(pygame.K_t)
     type_text("t")  # the letter of the key itself
-    session.until(lambda: session.game.entry is not None)
+    session.until(lambda: session.game.prompting.entry is not None)
     type_text("l", "a", "v", "a")
     session.tap(pygame.K_RETURN)
     session.run(0.1)
-    entry = session.game.entry
+    entry = session.game.prompting.entry
     assert entry is not None and entry.unknown == ("lava",)  # stays open, and says so
     session.tap(*[pygame.K_BACKSPACE] * 4)
     type_text("g", "o")
@@ -474,7 +475,7 @@ def test_a_prompt_is_typed_while_the_world_goes_on(session: Session) -> None:
     session.tap(pygame.K_RETURN)
     session.until(lambda: session.world.prompts[-1:] == ["golden hour"])
     session.until(lambda: session.steps() > steps)
-    assert session.game.entry is None and session.game.scene.prompt == "golden hour"
+    assert session.game.prompting.entry is None and session.game.scene.prompt == "golden hour"
     session.press(pygame.K_w)  # keys walk again
     session.until(lambda: session.pose()[2, 3] > 0.1)
 
@@ -482,7 +483,7 @@ def test_a_prompt_is_typed_while_the_world_goes_on(session: Session) -> None:
 def test_a_key_changes_the_hour_while_the_walk_goes_on_and_a_replay_has_it(
     session: Session, tmp_path: Path
 ) -> None:
-    session.game.start_recording(tmp_path / "rec")
+    session.game.keepsakes.record(tmp_path / "rec")
     session.press(pygame.K_w)
     session.until(lambda: session.pose()[2, 3] > 0.2)
     worlds = len(session.world.starts)
@@ -492,13 +493,16 @@ def test_a_key_changes_the_hour_while_the_walk_goes_on_and_a_replay_has_it(
         assert session.game._toast == f"prompt: {word}"
     session.until(lambda: session.pose()[2, 3] > 0.6)
     assert len(session.world.prompts) == 3 and len(session.world.starts) == worlds
-    session.game.stop_recording()
+    session.game.keepsakes.stop_recording()
     events = read_recording(tmp_path / "rec").events
     said = [event["prompt"] for event in events if event["event"] == "prompt"]
     assert said == ["golden hour", "night", "golden hour"]
     again = FakeWorld()
     assert (
-        compare(replay(read_recording(tmp_path / "rec"), again, session.game._states)).first is None
+        compare(
+            replay(read_recording(tmp_path / "rec"), again, session.game.keepsakes.states)
+        ).first
+        is None
     )
     assert again.prompts == said
 
@@ -526,7 +530,7 @@ def test_a_key_for_which_the_model_has_no_words_says_so_and_is_grey_in_the_help(
     session.run(0.1)
     assert session.game._toast == "fake knows no words for the weather"
     assert not session.world.prompts
-    assert session.game._without() == {"weather"}
+    assert without(session.world.spec.vocabulary) == {"weather"}
     keys = KeyBindings()
     grey, bright = (
         pygame.surfarray.array3d(help_sheet(keys, 1.0, without)).astype(int)
@@ -573,25 +577,25 @@ def test_a_gamepad_opens_the_worlds_chooses_one_and_begins_it(session: Session) 
 
 def test_a_gamepad_puts_a_prompt_together_from_the_words_there_are(session: Session) -> None:
     button(pygame.CONTROLLER_BUTTON_DPAD_DOWN)
-    session.until(lambda: session.game.entry is not None)
+    session.until(lambda: session.game.prompting.entry is not None)
     button(pygame.CONTROLLER_BUTTON_A)  # snowfield
     button(pygame.CONTROLLER_BUTTON_DPAD_RIGHT)
     button(pygame.CONTROLLER_BUTTON_A)  # golden hour
     button(pygame.CONTROLLER_BUTTON_DPAD_DOWN)
     button(pygame.CONTROLLER_BUTTON_A)  # night takes its place
     session.run(0.05)
-    assert session.game.entry is not None
-    assert session.game.entry.words == ("snowfield", "night")
+    assert session.game.prompting.entry is not None
+    assert session.game.prompting.entry.words == ("snowfield", "night")
     button(pygame.CONTROLLER_BUTTON_START)
     session.until(lambda: session.world.prompts[-1:] == ["snowfield, night"])
-    assert session.game.entry is None and not session.game.paused
+    assert session.game.prompting.entry is None and not session.game.paused
     button(pygame.CONTROLLER_BUTTON_DPAD_UP)
     session.until(lambda: session.world.prompts[-1:] == ["snowfield, golden hour"])
     button(pygame.CONTROLLER_BUTTON_DPAD_DOWN)
-    session.until(lambda: session.game.entry is not None)
+    session.until(lambda: session.game.prompting.entry is not None)
     button(pygame.CONTROLLER_BUTTON_B)
     session.run(0.05)
-    assert session.game.entry is None
+    assert session.game.prompting.entry is None
 
 
 def test_a_full_disk_costs_the_screenshot_and_not_the_walk(
@@ -620,7 +624,9 @@ def test_a_save_on_a_full_disk_says_so_and_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     before = list(session.saves.glob("**/*"))
-    monkeypatch.setattr(session.game, "_states", replace(session.game._states, write=full))
+    monkeypatch.setattr(
+        session.game.keepsakes, "states", replace(session.game.keepsakes.states, write=full)
+    )
     session.tap(pygame.K_F5)
     session.until(lambda: session.game._toast == "not saved: No space left on device")
     assert list(session.saves.glob("**/*")) == before
@@ -648,4 +654,4 @@ def test_a_lost_window_ends_play_with_the_walk_saved(
     with pytest.raises(ValueError, match=r"the window was lost .*play\.py --load fake-.* goes on"):
         game.run()
     (slot,) = set(session.saves.glob("fake*")) - before
-    assert read_save(slot, game._states).player.viewpoint.z_m > 0.4
+    assert read_save(slot, game.keepsakes.states).player.viewpoint.z_m > 0.4
