@@ -6,7 +6,6 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import moderngl
 import pygame
 from pygame.event import Event
 
-from engine.choosing import DIRECTIONS, Chooser
+from engine.choosing import Chooser
 from engine.controls import REWIND
 from engine.hud import Hud, HudState, LatencyLine, TimelineBar
 from engine.input import PlayerInput
@@ -23,11 +22,11 @@ from engine.latency import write_report
 from engine.loop import Generated, GenerationLoop, Prepare, scene_of
 from engine.painting import short_name
 from engine.prompting import Prompting, without
-from engine.saves import SavedGame, StateFormat, describe, read_save
+from engine.saves import SavedGame, StateFormat, read_save
 from engine.scene import Scene, read_image
 from engine.screen import Screen
 from engine.settings import PlayConfig
-from engine.title import MOST_SAVES, Card, TitleScreen, label_of
+from engine.title import MOST_SAVES, Card, TitleScreen, save_card, world_card
 from engine.warmup import Waiting
 from engine.window import Window
 
@@ -393,50 +392,30 @@ class Game:
 
     def _open_title(self) -> None:
         """Choose a world or a save; the one that is played waits."""
-        worlds = [Card(label_of(scene.name), "", scene, scene.image) for scene in self._scenes]
-        saves = [
-            card
-            for folder in self.keepsakes.slots()[:MOST_SAVES]
-            if (card := _save_card(folder)) is not None
-        ]
+        worlds = [world_card(scene) for scene in self._scenes]
+        cards = (save_card(slot) for slot in self.keepsakes.slots()[:MOST_SAVES])
+        saves = [card for card in cards if card is not None]
         if not worlds and not saves:
             return
         self._pause(True)
         self.title = TitleScreen(self._hud.sprite, worlds, saves)
-        self._select(0)
+        self._show_card(self.title.card)
 
     def _handle_title(self, event: Event, title: TitleScreen) -> bool:
         """True if the event is of no further interest."""
-        if event.type == pygame.MOUSEMOTION:
-            self._select(title.card_at(event.pos))
-        elif event.type == pygame.MOUSEBUTTONDOWN and event.button == pygame.BUTTON_LEFT:
-            if title.card_at(event.pos) is not None:
-                self._select(title.card_at(event.pos))
-                self._choose(title.card)
-        elif event.type == pygame.KEYDOWN:
-            self._title_key(self._chooser.key(event), title)
-        elif event.type in (pygame.CONTROLLERBUTTONDOWN, pygame.CONTROLLERAXISMOTION):
-            self._title_key(self._chooser.pad(event), title)
-        else:
-            return False
-        return True
-
-    def _title_key(self, meaning: str, title: TitleScreen) -> None:
-        if meaning in DIRECTIONS:
-            title.move(*DIRECTIONS[meaning])
-            self._select(title.selected)
-        elif meaning in ("choose", "start"):
+        before = title.selected
+        asked = title.handle(event, self._chooser)
+        if title.selected != before:
+            self._show_card(title.card)
+        if asked == "choose":
             self._choose(title.card)
-        elif meaning == "leave":
+        elif asked == "leave":
             self._close_title()
+        return asked is not None
 
-    def _select(self, index: int | None) -> None:
-        if self.title is None or index is None:
-            return
-        self.title.selected = index
-        if self.title.card.picture is not None:
-            self.screen.show_picture(self.title.card.picture)
-        self.screen.dirty = True
+    def _show_card(self, card: Card) -> None:
+        if card.picture is not None:
+            self.screen.show_picture(card.picture)
 
     def _choose(self, card: Card) -> None:
         try:
@@ -523,7 +502,7 @@ class Game:
             return
         scene = Scene(path.stem, self.scene.seed, image, self.scene.prompt)
         if self.title is not None:
-            self._choose(Card(label_of(scene.name), "", scene, image))
+            self._choose(world_card(scene))
         else:
             self._begin(scene)
 
@@ -546,15 +525,3 @@ class Game:
         """Empty: there is nothing to say."""
         if words:
             self._toast, self._toast_until_s = words, time.monotonic() + TOAST_S
-
-
-def _save_card(folder: Path) -> Card | None:
-    """None for a slot that cannot be read."""
-    try:
-        slot = describe(folder)
-        picture = read_image(folder / "picture.png")
-    except ValueError:
-        return None
-    today = slot.saved.date() == datetime.now().date()
-    when = f"{slot.saved:%H:%M}" if today else f"{slot.saved:%d %b}"
-    return Card(label_of(slot.scene), when, folder, picture)

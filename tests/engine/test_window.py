@@ -20,7 +20,7 @@ from PIL import Image
 
 from engine.bindings import KeyBindings
 from engine.game import Game
-from engine.hud import help_sheet
+from engine.help_sheet import help_sheet
 from engine.latency import STAGES
 from engine.prompting import without
 from engine.replay import compare, read_recording, replay
