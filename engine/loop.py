@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from engine.controls import ControlSettings, InputSample, Player, look_ahead, walk
 from engine.effort import Effort, EffortSettings, Level, levels_of
-from engine.history import History, HistorySettings, Moment
+from engine.history import HistorySettings, Moment
 from engine.pacing import RateMeter, next_step_s, rewind_stride, step_period_s
 from engine.prompt import check_words
 from engine.recording import Recorder
 from engine.saves import SavedGame, check_fits
 from engine.scene import Scene
+from engine.time_travel import Timeline, TimeTravel
 from worldmodel.types import Camera, GeneratorSpec, StepTimes, WorldGenerator
 
 Prepare = Callable[[], WorldGenerator]  # returns it warm, at the rate of play
@@ -40,15 +41,6 @@ class Generated:
     def camera_of(self, frame: int) -> Camera:
         """What frame number `frame` of this step was generated for."""
         return self.cameras[frame * len(self.cameras) // len(self.frames)]
-
-
-@dataclass(frozen=True, slots=True)
-class Timeline:
-    """Where in the remembered past the world stands."""
-
-    moments: int
-    at: int | None  # None: at its end, where new moments are made
-    seconds_per_moment: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +87,7 @@ class GenerationLoop:
         self._player = Player()
         self._walk = 0
         self._scene = scene_of(begin)
-        self._history = History(history or HistorySettings())  # of the thread alone
+        self._past = TimeTravel(history or HistorySettings())  # of the thread alone
         self._effort_settings = effort or EffortSettings()
         self._effort = Effort(self._effort_settings, (Level(0, 0),))  # until the model is open
         self._effort_news = ""  # what has become of the level, until somebody asks
@@ -258,23 +250,20 @@ class GenerationLoop:
 
     def _generate(self, world: WorldGenerator, spec: GeneratorSpec) -> None:
         due_s = self._clock()
-        at: int | None = None  # in the past; None at its end
         while self._wait_until(due_s):
             began_s = self._clock()
             due_s = next_step_s(due_s, began_s, step_period_s(spec))
-            requested, save, back = self._take_requests(began_s)
-            self._change_recorder(world, spec, at, beginning=requested is not None)
+            requested, save, moments = self._take_requests(began_s)
+            self._change_recorder(world, spec, beginning=requested is not None)
             if requested is not None:
-                at = None
                 self._begin(world, spec, requested, began_s)
             elif save:
-                self._save(world, spec, at)
-            elif back > 0 or (back < 0 and at is not None and at + 1 < len(self._history)):
-                at = self._show_past(at, -back)
+                self._save(world, spec)
+            elif self._past.leads(moments):
+                self._show_past(moments)
             else:
-                if at is not None:
-                    self._branch(world, spec, at)
-                    at = None
+                if self._past.in_the_past:
+                    self._branch(world, spec)
                 self._step(world, spec, began_s)
             world.settle()
             self._watch(spec, began_s)
@@ -364,35 +353,30 @@ class GenerationLoop:
         newest = self._newest
         assert newest is not None, "a frame was published"
         moment = Moment(newest.number, newest.frames, newest.cameras, self._player, newest.scene)
-        self._history.add(moment, world.snapshot, jump=jump)
-        self._tell_timeline(None)
+        self._past.remember(moment, world.snapshot, jump=jump)
+        self._tell_timeline()
         return newest
 
-    def _show_past(self, at: int | None, moments: int) -> int | None:
+    def _show_past(self, moments: int) -> None:
         """Go `moments` through the past and show what is there."""
-        last = len(self._history) - 1
-        if last < 0:
-            return None  # nothing fits into the memory
-        at = min(max((last if at is None else at) + moments, 0), last)
-        moment = self._history[at]
+        moment = self._past.go(moments)
+        if moment is None:
+            return  # nothing fits into the memory
         with self._changed:
             self._player = Player(moment.player.viewpoint)
             self._scene = moment.scene
             self._publish(moment.frames, list(moment.cameras), (None, self._clock()), None)
-        self._tell_timeline(at)
+        self._tell_timeline()
         if self._recorder is not None and self._recorder.knows(moment.number):
             self._recorder.past(moment.number, moment.frames)
-        return at
 
-    def _branch(self, world: WorldGenerator, spec: GeneratorSpec, at: int) -> None:
+    def _branch(self, world: WorldGenerator, spec: GeneratorSpec) -> None:
         """Go on from there: what came after it is forgotten."""
         began_s = self._clock()
-        self._history.bring_back(world, at)
+        number = self._past.branch(world)
         with self._changed:
             self._restored_s = self._clock() - began_s
-        number = self._history[at].number
-        self._history.cut(at)
-        self._tell_timeline(None)
+        self._tell_timeline()
         if self._recorder is None:
             return
         if self._recorder.knows(number):
@@ -401,14 +385,14 @@ class GenerationLoop:
             self._record_from_here(world, spec)
 
     def _change_recorder(
-        self, world: WorldGenerator, spec: GeneratorSpec, at: int | None, *, beginning: bool
+        self, world: WorldGenerator, spec: GeneratorSpec, *, beginning: bool
     ) -> None:
         with self._changed:
             wanted = self._recorder_wanted
         if wanted is self._recorder:
             return
         self._recorder = wanted
-        if wanted is not None and at is None and not beginning:
+        if wanted is not None and not self._past.in_the_past and not beginning:
             self._record_from_here(world, spec)
 
     def _record_from_here(self, world: WorldGenerator, spec: GeneratorSpec) -> None:
@@ -418,9 +402,8 @@ class GenerationLoop:
         assert newest is not None, "the loop starts with a request"
         self._recorder.begin(newest.number, saved, saved.cameras, saved.frames, world.spec)
 
-    def _save(self, world: WorldGenerator, spec: GeneratorSpec, at: int | None) -> None:
-        if at is not None:
-            self._history.bring_back(world, at)  # the world comes back from there when play goes on
+    def _save(self, world: WorldGenerator, spec: GeneratorSpec) -> None:
+        self._past.bring_back(world)  # and again when play goes on from there
         saved = self._saved_game(world, spec)
         with self._changed:
             self._saved = saved
@@ -440,10 +423,10 @@ class GenerationLoop:
             world.snapshot(),
         )
 
-    def _tell_timeline(self, at: int | None) -> None:
+    def _tell_timeline(self) -> None:
         assert self._spec is not None, "the model is open"
         with self._changed:
-            self._timeline = Timeline(len(self._history), at, step_period_s(self._spec))
+            self._timeline = self._past.timeline(step_period_s(self._spec))
 
     def _move(self, spec: GeneratorSpec) -> tuple[InputSample, list[Camera]]:
         with self._changed:
@@ -465,7 +448,7 @@ class GenerationLoop:
             return False
 
     def _take_requests(self, now_s: float) -> tuple[Scene | SavedGame | None, bool, int]:
-        """What to begin with, whether to save, and how many moments to go back (or forward: < 0)."""
+        """What to begin with, whether to save, and how many moments to go forward (back: < 0)."""
         with self._changed:
             if self._requested is not None:
                 requested, self._requested = self._requested, None
@@ -475,10 +458,10 @@ class GenerationLoop:
             if self._save_wanted:
                 self._save_wanted = False
                 return None, True, 0
-            back, self._nudges = -self._nudges, 0
+            moments, self._nudges = self._nudges, 0
             if self._rewinding_since_s is not None:
-                back = rewind_stride(now_s - self._rewinding_since_s)
-            return None, False, back
+                moments = -rewind_stride(now_s - self._rewinding_since_s)
+            return None, False, moments
 
     def _publish(
         self,
