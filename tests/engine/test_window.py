@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import shutil
@@ -31,6 +32,7 @@ from worldmodel import saves
 from worldmodel.motion import Viewpoint
 
 from .fakes import FakeWorld
+from .test_input import sdl_library
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs SDL's offscreen driver")
 SIZE = (640, 360)
@@ -573,6 +575,35 @@ def test_a_gamepad_opens_the_worlds_chooses_one_and_begins_it(session: Session) 
     session.until(lambda: len(session.world.starts) == count + 1)
     assert session.game.scene.name == "second"
     session.until(lambda: session.steps() > 2 and not session.game.paused)
+
+
+def test_a_gamepad_that_is_plugged_in_leads_through_the_title_screen(session: Session) -> None:
+    sdl = sdl_library()
+    device = sdl.SDL_JoystickAttachVirtual(1, 6, 15, 1)  # a game controller
+    try:
+        session.run(0.1)  # the game opens it
+        found = sdl.SDL_JoystickFromInstanceID(sdl.SDL_JoystickGetDeviceInstanceID(device))
+        pad = ctypes.c_void_p(found)
+
+        def press(which: int) -> None:
+            for pressed in (1, 0):
+                sdl.SDL_JoystickSetVirtualButton(pad, which, pressed)
+                session.run(0.05)
+
+        count = len(session.world.starts)
+        press(pygame.CONTROLLER_BUTTON_DPAD_LEFT)
+        session.until(lambda: session.game.title is not None)
+        session.run(0.1)
+        sdl.SDL_JoystickSetVirtualAxis(pad, pygame.CONTROLLER_AXIS_LEFTX, 32767)
+        session.until(lambda: session.game.title is not None and session.game.title.selected == 1)
+        sdl.SDL_JoystickSetVirtualAxis(pad, pygame.CONTROLLER_AXIS_LEFTX, 0)
+        session.run(0.05)
+        press(pygame.CONTROLLER_BUTTON_A)
+        session.until(lambda: len(session.world.starts) == count + 1)
+        assert session.game.scene.name == "second" and session.game.title is None
+    finally:
+        sdl.SDL_JoystickDetachVirtual(device)
+        session.run(0.05)
 
 
 def test_a_gamepad_puts_a_prompt_together_from_the_words_there_are(session: Session) -> None:
