@@ -240,6 +240,8 @@ def run_replay(request: Request, recorded: Recording, load_world: LoadWorld) -> 
     )
     shown = replay.replay(recorded, world, STATES)
     other = world.spec.weights != header["weights"]
+    if other and options.model is None:
+        say(f"{request.model} is another version of the model than the recorded one")
     sink = None
     if options.out is not None:
         sink = video.open_sink(options.out, header["frames_per_second"], options.scale)

@@ -398,6 +398,23 @@ def test_bad_input_about_recordings_gets_one_line(
     assert (tmp_path / "full" / "thesis.txt").read_text() == "precious"
 
 
+def test_a_recording_of_an_older_version_of_its_model_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = model_folder(tmp_path / "one")
+    argv = ["--model", str(model), "--headless", "--frames", "3", "--out", str(tmp_path / "o")]
+    assert play.main([*argv, "--record", str(tmp_path / "rec")], load_fake) == 0
+    capsys.readouterr()
+
+    def newer(folder: Path, **_: Any) -> FakeWorld:
+        return FakeWorld(weights="trained on", name=folder.name)
+
+    assert play.main(["--replay", str(tmp_path / "rec")], newer) == 0
+    told = capsys.readouterr()
+    assert "one is another version of the model than the recorded one" in told.err
+    assert "3 frames along the same path with another model" in told.out
+
+
 def test_a_recording_whose_model_is_gone_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
