@@ -120,7 +120,8 @@ def run_window(request: Request, load_world: LoadWorld) -> None:
 
     options, waiting = request.options, Waiting()
     config = request.config
-    effort = config.effort if options.steps is None else replace(config.effort, auto=False)
+    kept = options.steps is not None or options.scripted is not None  # what is measured stays
+    effort = replace(config.effort, auto=False) if kept else config.effort
 
     def prepare() -> WorldGenerator:
         world = load_world(

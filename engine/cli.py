@@ -16,7 +16,7 @@ from engine.output import MOST_SCALE, check_output, check_parent
 from engine.paths import Poses, read_poses
 from engine.replay import Recording, read_recording
 from engine.saves import find_save
-from engine.scene import Scene, read_image
+from engine.scene import Scene, read_image, read_start
 from engine.settings import PlayConfig
 from worldmodel import config, trajectory
 from worldmodel.types import RuntimeChoice
@@ -37,7 +37,7 @@ class Options:
     start: str | None
     load: str | None
     image: Path | None
-    prompt: str
+    prompt: str | None  # None: what a start picture says of itself
     seed: int | None
     device: str | None
     runtime: RuntimeChoice | None  # None: the fastest there is, or that of a recording
@@ -124,7 +124,7 @@ def _add_world(parser: Parser) -> None:
     add("--start", metavar="NAME", help="one of the model's start frames (default: the first)")
     add("--load", metavar="SAVE", help="go on from a save: its name in saves/ or its folder")
     add("--image", type=Path, help="start from your own picture")
-    add("--prompt", default="", help="what the world is like, for models that read it")
+    add("--prompt", help="what the world is like, for models that read it")
     add("--seed", type=int, help="default: random in the window, 0 headless")
     add("--device", help="cpu, cuda, cuda:1, ... (default: the fastest there is)")
     add("--runtime", choices=RUNTIMES, help="what computes (default: auto, the fastest installed)")
@@ -183,8 +183,7 @@ def check(options: Options, assets: Path) -> Request:
     if seed is None:
         seed = 0 if options.headless else random.randrange(2**31)
     save = None if options.load is None else _check_load(options, play_config)
-    files = start_files(model)
-    scenes = [Scene(name, seed, read_image(file), options.prompt) for name, file in files.items()]
+    scenes = [read_start(file, seed, options.prompt) for file in start_files(model).values()]
     scene = _first_scene(options, seed, scenes, model)
     return Request(
         options=options,
@@ -316,12 +315,13 @@ def _check_file(path: Path, suffix: str, what: str, *, overwrite: bool) -> None:
 
 
 def _first_scene(options: Options, seed: int, scenes: list[Scene], model: Path) -> Scene:
+    prompt = options.prompt or ""
     if options.image is not None:
         if options.start is not None:
             raise ValueError("--start and --image exclude each other")
-        return Scene(options.image.stem, seed, read_image(options.image), options.prompt)
+        return Scene(options.image.stem, seed, read_image(options.image), prompt)
     if options.start is None:
-        return scenes[0] if scenes else Scene("", seed, None, options.prompt)
+        return scenes[0] if scenes else Scene("", seed, None, prompt)
     for scene in scenes:
         if scene.name == options.start:
             return scene

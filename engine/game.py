@@ -500,7 +500,7 @@ class Game:
         except ValueError as error:
             self._say(str(error))
             return
-        scene = Scene(path.stem, self.scene.seed, image, self.scene.prompt)
+        scene = Scene(path.stem, self.scene.seed, image)  # the words of another world do not fit it
         if self.title is not None:
             self._choose(world_card(scene))
         else:

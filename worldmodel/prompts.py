@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 NEAREST = 2  # so many are named
+START_PROMPT = "worldmodel prompt"  # the text in a PNG to begin with that says what it shows
 
 Group = Literal["time of day", "weather"]
 # Of the words of a group one holds at a time. They go round in this order, and a prompt that has none
