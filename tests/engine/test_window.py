@@ -237,14 +237,11 @@ def test_help_covers_the_world_until_it_is_closed(session: Session) -> None:
     session.run(0.1)
     bare = session.picture.copy()
     session.tap(pygame.K_F1)
-    session.run(0.15)
-    helped = session.picture.copy()
-    assert helped[60, 20].max() < bare[60, 20].max()  # dimmed
-    assert helped[90:270, 150:500].max() > 200  # with light text in the middle
+    session.until(lambda: bool(session.picture[60, 20].max() < bare[60, 20].max()))  # dimmed
+    assert session.picture[90:270, 150:500].max() > 200  # with light text in the middle
     session.tap(pygame.K_ESCAPE)
-    session.run(0.15)
-    assert np.allclose(session.picture[60, 20], bare[60, 20], atol=2)
-    assert not session.game.paused
+    session.until(lambda: bool(np.allclose(session.picture[60, 20], bare[60, 20], atol=2)))
+    assert not session.game.paused and not session.game.help
 
 
 def test_a_screenshot_is_the_picture_without_its_bars(session: Session) -> None:
