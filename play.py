@@ -162,8 +162,8 @@ def run_scripted(game: Game, frames: int, forward: str, report: Path | None) -> 
     size = game.window.size
     played = ScriptedPlayer(game, forward).play(frames)
     game.write_report(report, window_px=size, effort=game.loop.stats().effort, **played.as_json())
-    for rate in played.rates():
-        print(rate)
+    for remark in played.remarks():
+        print(remark)
     for measure in played.measures:
         print(measure)
     print(f"{report}: {game.loop.stats().steps} steps")

@@ -41,6 +41,7 @@ class Held:
     """What the process holds of the system."""
 
     leg: int
+    moments: int  # of the past that are remembered
     memory_mib: float
     threads: int
     files: int
@@ -81,12 +82,15 @@ class Played:
     restored_s: float  # how long the world took to be there again
     measures: tuple[Measure, ...]
 
-    def rates(self) -> tuple[str, ...]:
-        """Frames a second, for people: what was played, and what the work would have allowed."""
+    def remarks(self) -> tuple[str, ...]:
+        """For people: frames a second, played and as many as the work would have allowed."""
         seconds = sum(leg.elapsed_s for leg in self.legs)
         played = sum(leg.frames for leg in self.legs) / seconds
         possible = possible_rate(self.legs, recorded=False)
-        return (f"frames a second: {played:.4g} played, {possible:.4g} possible",)
+        said = (f"frames a second: {played:.4g} played, {possible:.4g} possible",)
+        if growth(self.held):
+            return said
+        return *said, "memory, threads and files: too short a walk to tell"
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "measures": [asdict(m) | {"met": m.met} for m in self.measures]}
@@ -171,7 +175,7 @@ class ScriptedPlayer:
         due = now_s - self._sampled_s >= SAMPLE_PERIOD_S
         if due and self._leg is not None and sys.platform == "linux":
             self._sampled_s = now_s
-            self._held.append(held_now(self._leg))
+            self._held.append(held_now(self._leg, self._game.loop.timeline().moments))
 
     def _measures(
         self, legs: tuple[Leg, ...], held: tuple[Held, ...], restored_s: float
@@ -210,12 +214,14 @@ def possible_rate(legs: tuple[Leg, ...], *, recorded: bool) -> float:
 def growth(held: tuple[Held, ...]) -> tuple[Measure, ...]:
     """The last two legs against the second two, when everything has been opened that will be.
 
-    Empty if a walk was too short to have been looked at in all of them.
+    Empty if a walk was too short: not seen in all of them, or with a past that had not filled up.
     """
     by_leg = {leg: [one for one in held if one.leg == leg] for leg in (2, 3, LEGS - 2, LEGS - 1)}
     if not all(by_leg.values()):
         return ()
     early, late = by_leg[2] + by_leg[3], by_leg[LEGS - 2] + by_leg[LEGS - 1]
+    if max(one.moments for one in late) > 1.1 * max(one.moments for one in early):
+        return ()
     memory = max(one.memory_mib for one in late) / max(one.memory_mib for one in early)
     threads = max(one.threads for one in late) - max(one.threads for one in early)
     files = max(one.files for one in late) - max(one.files for one in early)
@@ -226,10 +232,10 @@ def growth(held: tuple[Held, ...]) -> tuple[Measure, ...]:
     )
 
 
-def held_now(leg: int) -> Held:
+def held_now(leg: int, moments: int) -> Held:
     """Of this process; on Linux."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     facts = dict(line.split(":", 1) for line in status.splitlines())
     kib = float(facts["VmRSS"].split()[0])
     files = len(list(Path("/proc/self/fd").iterdir()))
-    return Held(leg, kib * 1024 / MIB, int(facts["Threads"]), files)
+    return Held(leg, moments, kib * 1024 / MIB, int(facts["Threads"]), files)

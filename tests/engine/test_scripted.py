@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,12 +53,14 @@ def test_frames_a_second_count_work_and_not_the_rest_between_frames() -> None:
 
 
 def test_growth_is_the_end_against_the_time_when_everything_was_open() -> None:
-    steady = [Held(n, 100.0 if n < 2 else 150.0, 5 + n % 2, 9) for n in range(8)]  # it records
+    steady = [Held(n, 99, 100.0 if n < 2 else 150.0, 5 + n % 2, 9) for n in range(8)]  # it records
     assert all(measure.value == 0.0 and measure.met for measure in growth(tuple(steady)))
-    leaking = [Held(n, 100.0 + 2 * n, 5 + n // 4, 9) for n in range(8)]
+    leaking = [Held(n, 99, 100.0 + 2 * n, 5 + n // 4, 9) for n in range(8)]
     memory, threads, files = growth(tuple(leaking))
     assert not memory.met and not threads.met and files.met
     assert growth(tuple(steady[:6])) == ()
+    filling = tuple(replace(one, moments=10 * one.leg) for one in steady)
+    assert growth(filling) == ()  # of course it grows
 
 
 @pytest.mark.parametrize(
