@@ -7,13 +7,16 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engine import cli, library, output, paths, saves
 from engine.cli import Request
 from engine.events import VIDEO
 from engine.replay import Recording
 from worldmodel.types import GeneratorSpec, RuntimeChoice, WorldGenerator
+
+if TYPE_CHECKING:
+    from engine.game import Game
 
 ROOT = Path(__file__).resolve().parent
 ASSETS = ROOT / "assets"
@@ -117,7 +120,8 @@ def run_window(request: Request, load_world: LoadWorld) -> None:
 
     options, waiting = request.options, Waiting()
     config = request.config
-    effort = config.effort if options.steps is None else replace(config.effort, auto=False)
+    kept = options.steps is not None or options.scripted is not None  # what is measured stays
+    effort = replace(config.effort, auto=False) if kept else config.effort
 
     def prepare() -> WorldGenerator:
         world = load_world(
@@ -143,9 +147,26 @@ def run_window(request: Request, load_world: LoadWorld) -> None:
         title=request.title,
         waiting=waiting,
     )
+    if options.scripted is not None:
+        run_scripted(game, options.scripted, config.keys.forward[0], options.report)
+        return
     game.run()
     if options.report is not None:
         game.write_report(options.report)
+
+
+def run_scripted(game: Game, frames: int, forward: str, report: Path | None) -> None:
+    from engine.scripted import ScriptedPlayer
+
+    assert report is not None, "the command line was checked"
+    size = game.window.size
+    played = ScriptedPlayer(game, forward).play(frames)
+    game.write_report(report, window_px=size, effort=game.loop.stats().effort, **played.as_json())
+    for remark in played.remarks():
+        print(remark)
+    for measure in played.measures:
+        print(measure)
+    print(f"{report}: {game.loop.stats().steps} steps")
 
 
 def run_headless(request: Request, load_world: LoadWorld) -> None:
@@ -220,6 +241,8 @@ def run_replay(request: Request, recorded: Recording, load_world: LoadWorld) -> 
     )
     shown = replay.replay(recorded, world, STATES)
     other = world.spec.weights != header["weights"]
+    if other and options.model is None:
+        say(f"{request.model} is another version of the model than the recorded one")
     sink = None
     if options.out is not None:
         sink = video.open_sink(options.out, header["frames_per_second"], options.scale)

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from distill.clips import Prompts, Shard, write_manifest, write_shard
@@ -33,6 +34,7 @@ from distill.scenes.renderer import Renderer
 from distill.scenes.world import Placement, make_world
 from worldmodel import trajectory as keys
 from worldmodel.config import build, load, to_plain
+from worldmodel.prompts import START_PROMPT
 from worldmodel.types import Intrinsics, MotionLimits
 
 # Workers share the machine by processes; threads inside them would only fight.
@@ -242,12 +244,14 @@ def walk_truth(
 
 
 def write_starts(table: Path, folder: Path, renderer: Renderer) -> None:
-    """Render the first view of every walk in `table` to `folder`/NAME.png."""
+    """Render the first view of every walk in `table` to `folder`/NAME.png, with its prompt as a text."""
     folder.mkdir(parents=True, exist_ok=True)
     starts = load(table, Walks)
     for start in starts.walks:
         frames = walk_truth(renderer, start, starts.worlds)[0]
-        Image.fromarray(frames[0]).save(folder / f"{start.name}.png")
+        texts = PngInfo()
+        texts.add_text(START_PROMPT, make_world(start.world, mix=starts.worlds).prompt)
+        Image.fromarray(frames[0]).save(folder / f"{start.name}.png", pnginfo=texts)
 
 
 def write_sheet(out: Path, target: Path, clips: int = 12, columns: int = 6) -> None:

@@ -30,6 +30,8 @@ class KeyBindings:
     new_seed: tuple[str, ...] = ("n",)
     record: tuple[str, ...] = ("f8",)
     prompt: tuple[str, ...] = ("t",)
+    time_of_day: tuple[str, ...] = ("g",)
+    weather: tuple[str, ...] = ("h",)
     worlds: tuple[str, ...] = ("tab",)
     full_screen: tuple[str, ...] = ("f11",)
     screenshot: tuple[str, ...] = ("f12",)

@@ -16,7 +16,7 @@ from engine.output import MOST_SCALE, check_output, check_parent
 from engine.paths import Poses, read_poses
 from engine.replay import Recording, read_recording
 from engine.saves import find_save
-from engine.scene import Scene, read_image
+from engine.scene import Scene, read_image, read_start
 from engine.settings import PlayConfig
 from worldmodel import config, trajectory
 from worldmodel.types import RuntimeChoice
@@ -24,6 +24,7 @@ from worldmodel.types import RuntimeChoice
 BAD_INPUT = 2
 DEFAULT_MODEL = "pocket"
 FASTEST_FPS = 240.0
+LEAST_SCRIPTED = 80  # frames: ten a leg
 RUNTIMES = get_args(RuntimeChoice)
 
 
@@ -36,7 +37,7 @@ class Options:
     start: str | None
     load: str | None
     image: Path | None
-    prompt: str
+    prompt: str | None  # None: what a start picture says of itself
     seed: int | None
     device: str | None
     runtime: RuntimeChoice | None  # None: the fastest there is, or that of a recording
@@ -52,6 +53,7 @@ class Options:
     scale: float
     report: Path | None
     record: Path | None
+    scripted: int | None
     replay: Path | None
     export: Path | None
     overwrite: bool
@@ -76,8 +78,8 @@ class Request:
     def title(self) -> bool:
         """Does play begin with the choice of worlds? Not if the command line has chosen."""
         options = self.options
-        chosen = options.start, options.load, options.image
-        return self.config.window.title and chosen == (None, None, None) and not options.prompt
+        chosen = options.start, options.load, options.image, options.scripted
+        return self.config.window.title and not any(chosen) and not options.prompt
 
 
 class Parser(argparse.ArgumentParser):
@@ -104,6 +106,12 @@ def parse(argv: Sequence[str] | None, default_config: Path) -> Options:
     add("overrides", nargs="*", metavar="key.path=value", help="single values of the config")
     add("--record", type=Path, metavar="DIR", help="record the session into a new folder")
     add("--report", type=Path, metavar="FILE.json", help="write the latencies that were measured")
+    add(
+        "--scripted",
+        type=int,
+        metavar="FRAMES",
+        help="let a script play in the window, and write what was measured (--report)",
+    )
     add("--overwrite", action="store_true", help="replace output that exists")
     _add_world(parser)
     _add_headless(parser)
@@ -116,7 +124,7 @@ def _add_world(parser: Parser) -> None:
     add("--start", metavar="NAME", help="one of the model's start frames (default: the first)")
     add("--load", metavar="SAVE", help="go on from a save: its name in saves/ or its folder")
     add("--image", type=Path, help="start from your own picture")
-    add("--prompt", default="", help="what the world is like, for models that read it")
+    add("--prompt", help="what the world is like, for models that read it")
     add("--seed", type=int, help="default: random in the window, 0 headless")
     add("--device", help="cpu, cuda, cuda:1, ... (default: the fastest there is)")
     add("--runtime", choices=RUNTIMES, help="what computes (default: auto, the fastest installed)")
@@ -153,6 +161,7 @@ def check(options: Options, assets: Path) -> Request:
     """
     play_config = config.load(options.config, PlayConfig, options.overrides)
     _check_numbers(options)
+    _check_scripted(options)
     recording = _check_replay(options)
     model = _find_model(options, recording, assets)
     if options.record is not None:
@@ -174,8 +183,7 @@ def check(options: Options, assets: Path) -> Request:
     if seed is None:
         seed = 0 if options.headless else random.randrange(2**31)
     save = None if options.load is None else _check_load(options, play_config)
-    files = start_files(model)
-    scenes = [Scene(name, seed, read_image(file), options.prompt) for name, file in files.items()]
+    scenes = [read_start(file, seed, options.prompt) for file in start_files(model).values()]
     scene = _first_scene(options, seed, scenes, model)
     return Request(
         options=options,
@@ -208,6 +216,7 @@ def _check_replay(options: Options) -> Recording | None:
         "--headless": options.headless,
         "--record": options.record,
         "--report": options.report,
+        "--scripted": options.scripted,
         "--start": options.start,
         "--image": options.image,
         "--load": options.load,
@@ -255,6 +264,21 @@ def _check_numbers(options: Options) -> None:
         raise ValueError(f"--seed must lie between 0 and 2^63 - 1, got {options.seed}")
 
 
+def _check_scripted(options: Options) -> None:
+    if options.scripted is None:
+        return
+    if not LEAST_SCRIPTED <= options.scripted <= trajectory.MAX_FRAMES:
+        raise ValueError(
+            f"--scripted must lie between {LEAST_SCRIPTED} and {trajectory.MAX_FRAMES:,},"
+            f" got {options.scripted}"
+        )
+    if options.report is None:
+        raise ValueError("--scripted needs --report FILE.json")
+    for flag, value in {"--headless": options.headless, "--record": options.record}.items():
+        if value:
+            raise ValueError(f"--scripted and {flag} exclude each other")
+
+
 def _check_windowed(options: Options) -> None:
     headless_only = {
         "--trajectory": options.trajectory,
@@ -291,12 +315,13 @@ def _check_file(path: Path, suffix: str, what: str, *, overwrite: bool) -> None:
 
 
 def _first_scene(options: Options, seed: int, scenes: list[Scene], model: Path) -> Scene:
+    prompt = options.prompt or ""
     if options.image is not None:
         if options.start is not None:
             raise ValueError("--start and --image exclude each other")
-        return Scene(options.image.stem, seed, read_image(options.image), options.prompt)
+        return Scene(options.image.stem, seed, read_image(options.image), prompt)
     if options.start is None:
-        return scenes[0] if scenes else Scene("", seed, None, options.prompt)
+        return scenes[0] if scenes else Scene("", seed, None, prompt)
     for scene in scenes:
         if scene.name == options.start:
             return scene

@@ -18,6 +18,7 @@ from worldmodel.types import Camera, GeneratorSpec, Intrinsics
 
 SCHEMA = 1
 EVENTS, VIDEO, LATENCY = "events.jsonl", "video.mkv", "latency.json"
+KINDS = ("begin", "step", "prompt", "steps", "window", "branch", "past", "end")  # after the header
 
 Json = dict[str, Any]
 
@@ -32,6 +33,7 @@ def header(spec: GeneratorSpec, model: Path | None) -> Json:
         "folder": None if model is None else str(model),
         "weights": spec.weights,
         "steps": spec.steps,
+        "window_frames": spec.window_frames,
         "runtime": spec.runtime,
         "frames_per_second": spec.frames_per_second,
         "frames_per_step": spec.frames_per_step,

@@ -13,6 +13,10 @@ BUTTON_ACTIONS = {
     pygame.CONTROLLER_BUTTON_BACK: "help",
     pygame.CONTROLLER_BUTTON_X: "reset",
     pygame.CONTROLLER_BUTTON_Y: "new_seed",
+    pygame.CONTROLLER_BUTTON_DPAD_UP: "time_of_day",
+    pygame.CONTROLLER_BUTTON_DPAD_RIGHT: "weather",
+    pygame.CONTROLLER_BUTTON_DPAD_DOWN: "prompt",
+    pygame.CONTROLLER_BUTTON_DPAD_LEFT: "worlds",
 }
 RUN_BUTTONS = (
     pygame.CONTROLLER_BUTTON_A,

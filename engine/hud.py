@@ -1,4 +1,4 @@
-"""What lies over the picture: status, keys held, banners, help and the loading screen."""
+"""What lies over the picture: status, keys held, banners and the loading screen."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pygame import Surface
 
 from engine import painting as paint
 from engine.bindings import KeyBindings
+from engine.help_sheet import help_sheet
 from engine.prompt import PromptEntry
 from engine.viewer import SpriteLayer
 
@@ -33,6 +34,7 @@ class HudState:
     model: str
     scene: str = ""
     seed: int = 0
+    prompt: str = ""
     world_fps: float = 0.0
     generated_fps: float = 0.0
     shown_fps: float = 0.0
@@ -46,11 +48,12 @@ class HudState:
     loading: str = ""  # what is being waited for; empty once the world is there
     loading_phase: float = 0.0  # 0 to 1, where the moving light is
     runtime: str = ""  # what computes the model
-    effort: str = ""  # denoising steps of a frame
+    effort: str = ""  # denoising steps of a frame, and how long memory is
     paused: bool = False
     photo: bool = False  # paused, with a free look
     timewarp: bool = True
     help: bool = False
+    without: frozenset[str] = frozenset()  # actions that this model has no words for
     visible: bool = True
 
 
@@ -95,7 +98,10 @@ class Hud:
             size = self.sprite("hint", scale, lambda: hint(self._keys, scale))
             places["hint"] = (window[0] - margin - size[0], window[1] - margin - size[1])
         if state.help:
-            size = self.sprite("help", scale, lambda: help_sheet(self._keys, scale))
+            without = state.without
+            size = self.sprite(
+                "help", (without, scale), lambda: help_sheet(self._keys, scale, without)
+            )
             places["help"] = _centred(size, window)
         elif state.photo:
             size = self.sprite("photo", scale, lambda: photo_line(self._keys, scale))
@@ -181,11 +187,13 @@ class Hud:
 def status_of(state: HudState) -> tuple[str, str, bool]:
     """The two lines of the status panel, and whether the world runs slower than its clock."""
     scene = f" · {state.scene}" if state.scene else ""
+    world = f"{state.model}{scene} · seed {state.seed}"
+    world += f" · {state.prompt}" if state.prompt else ""
     slow = 0.0 < state.generated_fps < SLOW * state.world_fps
     if state.paused:
-        return f"{state.model}{scene} · seed {state.seed}", "paused", False
+        return world, "paused", False
     if state.timeline is not None:
-        return f"{state.model}{scene} · seed {state.seed}", "time runs backwards", False
+        return world, "time runs backwards", False
     speed = (
         f"{state.generated_fps:.1f} frames/s generated · {state.shown_fps:.0f} shown"
         f" · {state.step_ms:.0f} ms a step"
@@ -198,7 +206,7 @@ def status_of(state: HudState) -> tuple[str, str, bool]:
         speed += " · timewarp off"
     if slow:
         speed += f" · slow motion, the world runs at {state.world_fps:.0f}"
-    return f"{state.model}{scene} · seed {state.seed}", speed, slow
+    return world, speed, slow
 
 
 def status(state: HudState, scale: float) -> Surface:
@@ -277,22 +285,28 @@ def prompt_line(entry: PromptEntry, widest: int, scale: float) -> Surface:
         paint.text(" " + entry.text, height, paint.RECORD if wrong else paint.INK),
         paint.text(entry.completion or "_", height, paint.MUTED),
     ]
-    chips = [_chip(word, word in entry.words, scale) for word in entry.vocabulary]
+    chips = [
+        _chip(word, word in entry.words, index == entry.marked, scale)
+        for index, word in enumerate(entry.vocabulary)
+    ]
     rows = paint.wrapped(chips, widest, round(6 * scale))
     if wrong:
         told = f"unknown: {', '.join(entry.unknown)}"
         note = paint.text(told, round(19 * scale), paint.RECORD)
     else:
         words = "words with commas between · Tab completes · Enter applies · Esc leaves"
+        if entry.marked is not None:
+            words = "cross: choose · A: add or take away · Start: apply · B: leave"
         note = paint.text(words, round(19 * scale), paint.MUTED)
     parts = [paint.row(line, 0), rows, note]
     return paint.panel(paint.column(parts, round(10 * scale)), round(14 * scale), paint.SHEET)
 
 
-def _chip(word: str, lit: bool, scale: float) -> Surface:
+def _chip(word: str, lit: bool, marked: bool, scale: float) -> Surface:
     label = paint.text(word, round(20 * scale), paint.DARK_INK if lit else paint.INK)
     width, height = label.get_width() + round(18 * scale), label.get_height() + round(8 * scale)
-    fill, rim = (paint.ACCENT, paint.ACCENT) if lit else (paint.CAP, paint.CAP_RIM)
+    fill = paint.ACCENT if lit else paint.CAP
+    rim = paint.INK if marked else paint.ACCENT if lit else paint.CAP_RIM
     chip = paint.rounded((width, height), height // 2, fill, rim)
     chip.blit(label, label.get_rect(center=chip.get_rect().center))
     return chip
@@ -355,81 +369,6 @@ def loading_title(model: str, waiting_for: str, scale: float) -> Surface:
         paint.text(waiting_for, round(22 * scale), paint.MUTED),
     ]
     return paint.column(lines, round(10 * scale), centred=True)
-
-
-def help_sheet(keys: KeyBindings, scale: float) -> Surface:
-    """Every control, in two columns."""
-    walking: list[tuple[str, tuple[str, ...]]] = [
-        ("walk", ("forward", "left", "back", "right")),
-        ("look", ("look_left", "look_up", "look_down", "look_right")),
-        ("rise", ("up",)),
-        ("sink", ("down",)),
-        ("run", ("run",)),
-        ("hold: time runs backwards", ("rewind",)),
-        ("one step back or on", ("step_back", "step_forward")),
-    ]
-    running: list[tuple[str, tuple[str, ...]]] = [
-        ("pause, and look around", ("pause",)),
-        ("save; go back to the last save", ("save", "load")),
-        ("start again", ("reset",)),
-        ("new seed", ("new_seed",)),
-        ("record, stop", ("record",)),
-        ("type a prompt", ("prompt",)),
-        ("other worlds, saves", ("worlds",)),
-        ("full screen", ("full_screen",)),
-        ("screenshot", ("screenshot",)),
-        ("status, latencies, nothing", ("hud",)),
-        ("timewarp on or off", ("timewarp",)),
-        ("steps a frame: automatic, most, fewer", ("effort",)),
-        ("pause and free the mouse; again: leave", ("leave",)),
-    ]
-    lists = [_help_list(entries, keys, scale) for entries in (walking, running)]
-    lists[0] = paint.column([lists[0], _device_notes(scale)], round(14 * scale))
-    sheet = [
-        paint.text("Controls", round(38 * scale)),
-        paint.row(lists, round(44 * scale), centred=False),
-    ]
-    return paint.panel(paint.column(sheet, round(18 * scale)), round(26 * scale), paint.SHEET)
-
-
-def _help_list(
-    entries: list[tuple[str, tuple[str, ...]]], keys: KeyBindings, scale: float
-) -> Surface:
-    height = round(26 * scale)
-    caps = [
-        paint.row(
-            [paint.key_cap(key, height) for key in _shown_keys(actions, keys)], round(4 * scale)
-        )
-        for _, actions in entries
-    ]
-    width = max(cap.get_width() for cap in caps)
-    lines = [
-        paint.row(
-            [paint.padded(cap, width), paint.text(words, round(21 * scale))], round(14 * scale)
-        )
-        for cap, (words, _) in zip(caps, entries, strict=True)
-    ]
-    return paint.column(lines, round(9 * scale))
-
-
-def _device_notes(scale: float) -> Surface:
-    notes = [
-        "Mouse: click to look around",
-        "1-9: other starting points",
-        "Gamepad: sticks walk and look, triggers sink and rise,",
-        "A runs, B rewinds, X starts again, Y new seed,",
-        "Start pauses",
-    ]
-    height = round(19 * scale)
-    return paint.column([paint.text(note, height, paint.MUTED) for note in notes], round(5 * scale))
-
-
-def _shown_keys(actions: tuple[str, ...], keys: KeyBindings) -> list[str]:
-    """One key for each of several actions; every key of a single one, left and right as one."""
-    if len(actions) > 1:
-        return [getattr(keys, action)[0] for action in actions]
-    by_name = {paint.short_name(key): key for key in getattr(keys, actions[0])}
-    return list(by_name.values())
 
 
 def _centred(size: tuple[int, int], window: tuple[int, int]) -> tuple[int, int]:

@@ -21,6 +21,7 @@ STAGES = {
     "copy": "the pixels come to where they can be uploaded",
     "step": "the whole step, from reading the input to the frame",
     "show": "the frame waits until it is on the screen",
+    "draw": "a picture is drawn and handed to the display, of whatever frame",
     "move": "all of it: from an input to the generated frame that shows it",
     "look": "from an input that turns the view to the re-projected frame that shows it",
 }
@@ -41,6 +42,7 @@ class LatencyLog:
 
     def __init__(self) -> None:
         self._seconds = {stage: deque[float](maxlen=REMEMBERED) for stage in STAGES}
+        self._ratios = deque[float](maxlen=REMEMBERED)  # a frame's way to the screen, of its step
 
     def add(self, stage: str, seconds: float) -> None:
         self._seconds[stage].append(seconds)
@@ -62,9 +64,14 @@ class LatencyLog:
         self.add("copy", times.copy_s)
         self.add("step", ready_s - began_s)
         self.add("show", shown_s - ready_s)
+        self._ratios.append((shown_s - began_s) / max(ready_s - began_s, 1e-6))
         if input_s is not None:
             self.add("wait", began_s - input_s)
             self.add("move", shown_s - input_s)
+
+    def frame_ratio_p95(self) -> float:
+        """From reading the input to the screen, as a multiple of making the frame; 0 without frames."""
+        return float(np.percentile(self._ratios, 95)) if self._ratios else 0.0
 
     def percentiles(self) -> dict[str, Percentiles]:
         """Of every stage that was measured at all."""

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.controls import ControlSettings, InputSample, Player, look_ahead, walk
-from engine.effort import Effort, EffortSettings
-from engine.history import History, HistorySettings, Moment
+from engine.effort import Effort, EffortSettings, Level, levels_of
+from engine.history import HistorySettings, Moment
 from engine.pacing import RateMeter, next_step_s, rewind_stride, step_period_s
 from engine.prompt import check_words
 from engine.recording import Recorder
 from engine.saves import SavedGame, check_fits
 from engine.scene import Scene
+from engine.time_travel import Timeline, TimeTravel
 from worldmodel.types import Camera, GeneratorSpec, StepTimes, WorldGenerator
 
 Prepare = Callable[[], WorldGenerator]  # returns it warm, at the rate of play
@@ -43,18 +44,12 @@ class Generated:
 
 
 @dataclass(frozen=True, slots=True)
-class Timeline:
-    """Where in the remembered past the world stands."""
-
-    moments: int
-    at: int | None  # None: at its end, where new moments are made
-    seconds_per_moment: float
-
-
-@dataclass(frozen=True, slots=True)
 class LoopStats:
     frames_per_second: float
     step_s: float  # of the newest step
+    steps: int  # that were not only shown again ...
+    worked_s: float  # ... and the work they were, up to being committed
+    restored_s: float = 0.0  # how long the newest return from the past took
     effort: str = ""  # how much work a frame is
 
 
@@ -91,11 +86,11 @@ class GenerationLoop:
         self._error: Exception | None = None
         self._player = Player()
         self._walk = 0
-        self._scene = Scene("", 0)
-        self._history = History(history or HistorySettings())  # of the thread alone
+        self._scene = scene_of(begin)
+        self._past = TimeTravel(history or HistorySettings())  # of the thread alone
         self._effort_settings = effort or EffortSettings()
-        self._effort = Effort(self._effort_settings, 0, 0)  # until the model is open
-        self._lowered = ""  # what has become of the steps, until somebody asks
+        self._effort = Effort(self._effort_settings, (Level(0, 0),))  # until the model is open
+        self._effort_news = ""  # what has become of the level, until somebody asks
         self._timeline = Timeline(0, None, 0.0)
         self._rewinding_since_s: float | None = None
         self._nudges = 0
@@ -108,6 +103,7 @@ class GenerationLoop:
         self._stopping = False
         self._meter = RateMeter()
         self._step_s = 0.0
+        self._steps, self._worked_s, self._restored_s = 0, 0.0, 0.0
         self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
 
     def start(self) -> None:
@@ -129,7 +125,7 @@ class GenerationLoop:
         with self._changed:
             if isinstance(begin, SavedGame) and self._spec is not None:
                 check_fits(begin, self._spec)
-            self._requested = begin
+            self._requested, self._prompt_wanted = begin, None
             self._changed.notify_all()
 
     def set_rewinding(self, rewinding: bool) -> None:
@@ -170,18 +166,18 @@ class GenerationLoop:
             self._changed.notify_all()
 
     def choose_effort(self) -> str:
-        """The next choice of steps, as words; empty if the model leaves none."""
+        """The next choice of how much work a frame is, as words; empty if the model leaves none."""
         with self._changed:
-            if self._effort.most <= 1:
+            if self._effort.choices <= 1:
                 return ""
             self._effort.choose_next()
             return self._effort.describe()
 
-    def take_lowered(self) -> str:
-        """Words for the player if steps were lowered since the last call."""
+    def take_effort_news(self) -> str:
+        """Words for the player if frames have become less work, or more again, since the last call."""
         with self._changed:
-            lowered, self._lowered = self._lowered, ""
-            return lowered
+            news, self._effort_news = self._effort_news, ""
+            return news
 
     def take_saved(self) -> SavedGame | None:
         with self._changed:
@@ -218,6 +214,14 @@ class GenerationLoop:
             return Camera(seen.camera_from_world(), self._spec.intrinsics)
 
     @property
+    def scene(self) -> Scene:
+        """What is played, or will be as soon as the newest requests are met."""
+        with self._changed:
+            scene = self._scene if self._requested is None else scene_of(self._requested)
+            prompt = scene.prompt if self._prompt_wanted is None else self._prompt_wanted
+            return scene if prompt == scene.prompt else replace(scene, prompt=prompt)
+
+    @property
     def spec(self) -> GeneratorSpec | None:
         """None until the model is open."""
         with self._changed:
@@ -225,8 +229,11 @@ class GenerationLoop:
 
     def stats(self) -> LoopStats:
         with self._changed:
-            effort = self._effort.describe() if self._effort.most > 1 else ""
-            return LoopStats(self._meter.rate(self._clock()), self._step_s, effort)
+            effort = self._effort.describe() if self._effort.choices > 1 else ""
+            rate = self._meter.rate(self._clock())
+            return LoopStats(
+                rate, self._step_s, self._steps, self._worked_s, self._restored_s, effort
+            )
 
     def _run(self) -> None:
         try:
@@ -234,7 +241,7 @@ class GenerationLoop:
             spec = world.spec
             with self._changed:
                 self._spec = spec
-                self._effort = Effort(self._effort_settings, spec.steps, spec.most_steps)
+                self._effort = Effort(self._effort_settings, levels_of(spec), spec.steps)
             self._generate(world, spec)
         except Exception as error:  # noqa: BLE001 - any error is raised again by `newest`
             with self._changed:
@@ -243,23 +250,20 @@ class GenerationLoop:
 
     def _generate(self, world: WorldGenerator, spec: GeneratorSpec) -> None:
         due_s = self._clock()
-        at: int | None = None  # in the past; None at its end
         while self._wait_until(due_s):
             began_s = self._clock()
             due_s = next_step_s(due_s, began_s, step_period_s(spec))
-            requested, save, back = self._take_requests(began_s)
-            self._change_recorder(world, spec, at, beginning=requested is not None)
+            requested, save, moments = self._take_requests(began_s)
+            self._change_recorder(world, spec, beginning=requested is not None)
             if requested is not None:
-                at = None
                 self._begin(world, spec, requested, began_s)
             elif save:
-                self._save(world, spec, at)
-            elif back > 0 or (back < 0 and at is not None and at + 1 < len(self._history)):
-                at = self._show_past(at, -back)
+                self._save(world, spec)
+            elif self._past.leads(moments):
+                self._show_past(moments)
             else:
-                if at is not None:
-                    self._branch(world, spec, at)
-                    at = None
+                if self._past.in_the_past:
+                    self._branch(world, spec)
                 self._step(world, spec, began_s)
             world.settle()
             self._watch(spec, began_s)
@@ -274,25 +278,25 @@ class GenerationLoop:
         if isinstance(begin, SavedGame):
             check_fits(begin, spec)
             world.restore(begin.state)
-            scene, player = begin.scene, replace(begin.player, owed_yaw_rad=0.0, owed_pitch_rad=0.0)
+            player = replace(begin.player, owed_yaw_rad=0.0, owed_pitch_rad=0.0)
             frames, cameras = begin.frames, list(begin.cameras)
         else:
-            scene, player = begin, Player()
+            player = Player()
             cameras = [player.camera(spec)]
             with self._changed:
                 self._walk += 1  # from here on the view is not that of the frame on show
-            frames = world.reset(scene.start(spec), cameras[0])[np.newaxis]
+            frames = world.reset(begin.start(spec), cameras[0])[np.newaxis]
         with self._changed:
             self._read_input()  # what was pressed for the old world must not move the new one
             self._walk += 1
-            self._player, self._scene = player, scene
+            self._player = player
             self._publish(frames, cameras, (None, began_s), None)
         newest = self._remember(world, jump=True)
         if self._recorder is not None:
             self._recorder.begin(newest.number, begin, cameras, frames, world.spec)
 
     def _step(self, world: WorldGenerator, spec: GeneratorSpec, began_s: float) -> None:
-        changed = self._change_steps(world) | self._change_prompt(world)
+        changed = self._change_effort(world) | self._change_prompt(world)
         sample, cameras = self._move(spec)
         frames = world.step(cameras)
         times = world.times()
@@ -302,16 +306,21 @@ class GenerationLoop:
         if times is not None:  # a resting camera in a resting world makes no new moment
             self._remember(world, jump=changed)
 
-    def _change_steps(self, world: WorldGenerator) -> bool:
-        """Also after a restore: a snapshot brings back the steps it was made with."""
+    def _change_effort(self, world: WorldGenerator) -> bool:
+        """Also after a restore: a snapshot brings back the level it was made with."""
         with self._changed:
-            steps = self._effort.steps
-        if steps == world.spec.steps:
-            return False
-        world.set_steps(steps)
-        if self._recorder is not None:
-            self._recorder.steps(steps)
-        return True
+            level = self._effort.level
+        new_steps = level.steps != world.spec.steps
+        new_window = level.window != world.spec.window_frames
+        if new_steps:
+            world.set_steps(level.steps)
+            if self._recorder is not None:
+                self._recorder.steps(level.steps)
+        if new_window:
+            world.set_window(level.window)
+            if self._recorder is not None:
+                self._recorder.window(level.window)
+        return new_steps or new_window
 
     def _watch(self, spec: GeneratorSpec, began_s: float) -> None:
         """Are frames made as fast as the world's clock wants them?"""
@@ -321,9 +330,13 @@ class GenerationLoop:
             if newest is None or newest.times is None or newest.began_s != began_s:
                 self._effort.pause()
                 return
-            if self._effort.add(now_s, now_s - began_s, step_period_s(spec)):
-                rate = f"{spec.frames_per_second:g} frames/s"
-                self._lowered = f"too slow for {rate}: {self._effort.describe()} now"
+            self._steps += 1
+            self._worked_s += now_s - began_s
+            change = self._effort.add(now_s, now_s - began_s, step_period_s(spec))
+            if change:
+                why = f"too slow for {spec.frames_per_second:g} frames/s"
+                why = why if change == "lowered" else "fast enough again"
+                self._effort_news = f"{why}: {self._effort.describe()} now"
 
     def _change_prompt(self, world: WorldGenerator) -> bool:
         with self._changed:
@@ -340,32 +353,30 @@ class GenerationLoop:
         newest = self._newest
         assert newest is not None, "a frame was published"
         moment = Moment(newest.number, newest.frames, newest.cameras, self._player, newest.scene)
-        self._history.add(moment, world.snapshot, jump=jump)
-        self._tell_timeline(None)
+        self._past.remember(moment, world.snapshot, jump=jump)
+        self._tell_timeline()
         return newest
 
-    def _show_past(self, at: int | None, moments: int) -> int | None:
+    def _show_past(self, moments: int) -> None:
         """Go `moments` through the past and show what is there."""
-        last = len(self._history) - 1
-        if last < 0:
-            return None  # nothing fits into the memory
-        at = min(max((last if at is None else at) + moments, 0), last)
-        moment = self._history[at]
+        moment = self._past.go(moments)
+        if moment is None:
+            return  # nothing fits into the memory
         with self._changed:
             self._player = Player(moment.player.viewpoint)
             self._scene = moment.scene
             self._publish(moment.frames, list(moment.cameras), (None, self._clock()), None)
-        self._tell_timeline(at)
+        self._tell_timeline()
         if self._recorder is not None and self._recorder.knows(moment.number):
             self._recorder.past(moment.number, moment.frames)
-        return at
 
-    def _branch(self, world: WorldGenerator, spec: GeneratorSpec, at: int) -> None:
+    def _branch(self, world: WorldGenerator, spec: GeneratorSpec) -> None:
         """Go on from there: what came after it is forgotten."""
-        self._history.bring_back(world, at)
-        number = self._history[at].number
-        self._history.cut(at)
-        self._tell_timeline(None)
+        began_s = self._clock()
+        number = self._past.branch(world)
+        with self._changed:
+            self._restored_s = self._clock() - began_s
+        self._tell_timeline()
         if self._recorder is None:
             return
         if self._recorder.knows(number):
@@ -374,14 +385,14 @@ class GenerationLoop:
             self._record_from_here(world, spec)
 
     def _change_recorder(
-        self, world: WorldGenerator, spec: GeneratorSpec, at: int | None, *, beginning: bool
+        self, world: WorldGenerator, spec: GeneratorSpec, *, beginning: bool
     ) -> None:
         with self._changed:
             wanted = self._recorder_wanted
         if wanted is self._recorder:
             return
         self._recorder = wanted
-        if wanted is not None and at is None and not beginning:
+        if wanted is not None and not self._past.in_the_past and not beginning:
             self._record_from_here(world, spec)
 
     def _record_from_here(self, world: WorldGenerator, spec: GeneratorSpec) -> None:
@@ -391,9 +402,8 @@ class GenerationLoop:
         assert newest is not None, "the loop starts with a request"
         self._recorder.begin(newest.number, saved, saved.cameras, saved.frames, world.spec)
 
-    def _save(self, world: WorldGenerator, spec: GeneratorSpec, at: int | None) -> None:
-        if at is not None:
-            self._history.bring_back(world, at)  # the world comes back from there when play goes on
+    def _save(self, world: WorldGenerator, spec: GeneratorSpec) -> None:
+        self._past.bring_back(world)  # and again when play goes on from there
         saved = self._saved_game(world, spec)
         with self._changed:
             self._saved = saved
@@ -413,10 +423,10 @@ class GenerationLoop:
             world.snapshot(),
         )
 
-    def _tell_timeline(self, at: int | None) -> None:
+    def _tell_timeline(self) -> None:
         assert self._spec is not None, "the model is open"
         with self._changed:
-            self._timeline = Timeline(len(self._history), at, step_period_s(self._spec))
+            self._timeline = self._past.timeline(step_period_s(self._spec))
 
     def _move(self, spec: GeneratorSpec) -> tuple[InputSample, list[Camera]]:
         with self._changed:
@@ -438,19 +448,20 @@ class GenerationLoop:
             return False
 
     def _take_requests(self, now_s: float) -> tuple[Scene | SavedGame | None, bool, int]:
-        """What to begin with, whether to save, and how many moments to go back (or forward: < 0)."""
+        """What to begin with, whether to save, and how many moments to go forward (back: < 0)."""
         with self._changed:
             if self._requested is not None:
                 requested, self._requested = self._requested, None
+                self._scene = scene_of(requested)
                 self._nudges = 0
                 return requested, False, 0
             if self._save_wanted:
                 self._save_wanted = False
                 return None, True, 0
-            back, self._nudges = -self._nudges, 0
+            moments, self._nudges = self._nudges, 0
             if self._rewinding_since_s is not None:
-                back = rewind_stride(now_s - self._rewinding_since_s)
-            return None, False, back
+                moments = -rewind_stride(now_s - self._rewinding_since_s)
+            return None, False, moments
 
     def _publish(
         self,
@@ -470,3 +481,7 @@ class GenerationLoop:
             if not self._paused and self._rewinding_since_s is None:
                 self._meter.add(now_s, len(frames))
         self._on_change()
+
+
+def scene_of(begin: Scene | SavedGame) -> Scene:
+    return begin.scene if isinstance(begin, SavedGame) else begin

@@ -65,8 +65,10 @@ class RateMeter:
     def __init__(self, window_s: float = 2.0) -> None:
         self._window_s = window_s
         self._events: deque[tuple[float, int]] = deque()
+        self.total = 0  # events ever
 
     def add(self, now_s: float, count: int = 1) -> None:
+        self.total += count
         self._events.append((now_s, count))
         while self._events[0][0] < now_s - self._window_s:
             self._events.popleft()

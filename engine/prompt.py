@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from worldmodel.prompts import named_with_nearest, prompt_parts, unknown_parts
+from worldmodel.prompts import (
+    named_with_nearest,
+    prompt_parts,
+    unknown_parts,
+    with_word,
+    without_word,
+)
 
 LONGEST = 200
 
@@ -16,6 +22,7 @@ class PromptEntry:
 
     vocabulary: tuple[str, ...]
     text: str = ""
+    marked: int | None = None  # the word that a gamepad would add or take away
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -43,6 +50,19 @@ class PromptEntry:
 
     def completed(self) -> PromptEntry:
         return replace(self, text=self.text + self.completion)
+
+    def moved(self, words: int) -> PromptEntry:
+        """The mark goes that many words on, round and round."""
+        at = -1 if self.marked is None and words > 0 else self.marked or 0
+        return replace(self, marked=(at + words) % len(self.vocabulary))
+
+    def toggled(self) -> PromptEntry:
+        """The marked word is added, in the place of those it excludes, or taken away."""
+        if self.marked is None:
+            return self
+        word = self.vocabulary[self.marked]
+        change = without_word if word in self.words else with_word
+        return replace(self, text=change(self.text, word))
 
 
 def check_words(prompt: str, vocabulary: Sequence[str]) -> None:

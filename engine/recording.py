@@ -7,9 +7,9 @@
     state-N.safetensors      the state it went on from, where it began from one
 
 The first line is the header. Then a world begins (`begin`), makes frames for cameras (`step`), gets
-other words (`prompt`) or denoising steps (`steps`) or goes on from after an earlier step (`branch`); or
-an earlier step is shown again while time runs backwards (`past`). Every generated frame is there with a
-digest, for replays.
+other words (`prompt`), denoising steps (`steps`) or length of memory (`window`), or goes on from after
+an earlier step (`branch`); or an earlier step is shown again while time runs backwards (`past`). Every
+generated frame is there with a digest, for replays.
 """
 
 from __future__ import annotations
@@ -130,6 +130,10 @@ class Recorder:
         """The next frames are made in that many denoising steps."""
         self._jobs.put(_Job({"event": "steps", "steps": steps, **self._now()}))
 
+    def window(self, frames: int) -> None:
+        """From the next frame on, that many are remembered."""
+        self._jobs.put(_Job({"event": "window", "frames": frames, **self._now()}))
+
     def prompt(self, prompt: str) -> None:
         """The next step is made with other words."""
         self._jobs.put(_Job({"event": "prompt", "prompt": prompt, **self._now()}))
@@ -215,10 +219,14 @@ class Recorder:
             self._container.mux(self._stream.encode(picture))
 
     def _finish(self) -> None:
-        try:
-            if self._container is not None and self._stream is not None:
+        """Each part by itself: what one could not write is no reason to leave the other open."""
+        for finish in (self._finish_video, self._file.close):
+            try:
+                finish()
+            except (OSError, av.FFmpegError) as error:
+                self.error = self.error or f"{self.folder}: {error.strerror or error}"
+
+    def _finish_video(self) -> None:
+        if self._container is not None and self._stream is not None:
+            with self._container:
                 self._container.mux(self._stream.encode(None))
-                self._container.close()
-            self._file.close()
-        except (OSError, av.FFmpegError) as error:
-            self.error = self.error or f"{self.folder}: {error.strerror or error}"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.events import EVENTS, SCHEMA, Json, digest, read_cameras
+from engine.events import EVENTS, KINDS, SCHEMA, Json, digest, read_cameras
 from engine.history import State
 from engine.saves import StateFormat
 from engine.scene import Scene, read_image
@@ -101,6 +101,12 @@ def read_recording(folder: Path) -> Recording:
     if events[0].get("schema") != SCHEMA:
         raise ValueError(f"recording {folder}: it is from another version of this program")
     complete = events[-1]["event"] == "end"
+    for number, event in enumerate(events[1:], 2):
+        if event["event"] not in KINDS:
+            raise ValueError(
+                f"recording {folder}: {EVENTS} line {number}: {event['event']!r} is of another"
+                " version of this program"
+            )
     played = tuple(event for event in events[1:] if event["event"] != "end")
     if not played:
         raise ValueError(f"recording {folder}: nothing was played")
@@ -129,6 +135,8 @@ def replay(recording: Recording, world: WorldGenerator, states: StateFormat) -> 
     check_plays(recording, world.spec)
     branches = Counter(event["to"] for event in recording.events if event["event"] == "branch")
     shown_again = Counter(event["shows"] for event in recording.events if event["event"] == "past")
+    same_model = world.spec.weights == recording.header["weights"]
+    _set_window(world, recording.header.get("window_frames", 0), same_model)
     known_states: dict[int, State] = {}
     known_frames: dict[int, NDArray[np.uint8]] = {}
     for event in recording.events:
@@ -138,6 +146,9 @@ def replay(recording: Recording, world: WorldGenerator, states: StateFormat) -> 
             continue
         if kind == "steps":
             world.set_steps(event["steps"])
+            continue
+        if kind == "window":
+            _set_window(world, event["frames"], same_model)
             continue
         if kind == "prompt":
             world.set_prompt(event["prompt"])
@@ -179,7 +190,7 @@ def trajectories(recording: Recording) -> list[list[Seen]]:
     for event in recording.events:
         if event["event"] == "past":
             shown += counts[event["shows"]]
-        elif event["event"] in ("prompt", "steps"):
+        elif event["event"] in ("prompt", "steps", "window"):
             continue
         elif event["event"] == "branch":
             kept = [(number, seen) for number, seen in ways[-1] if number <= event["to"]]
@@ -194,6 +205,12 @@ def trajectories(recording: Recording) -> list[list[Seen]]:
                 ways[-1].append((event["number"], Seen(shown + index, camera)))
             shown += count
     return [[seen for _, seen in way] for way in ways]
+
+
+def _set_window(world: WorldGenerator, frames: int, same_model: bool) -> None:
+    """Another model keeps a memory of its own length; 0: the recording does not say."""
+    if same_model and frames and frames != world.spec.window_frames:
+        world.set_window(frames)
 
 
 def _make(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from worldmodel.prompts import START_PROMPT
 from worldmodel.types import GeneratorSpec, Start
 
 
@@ -42,6 +43,19 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         # Pillow reports a damaged PNG as SyntaxError and every other damage as OSError.
         raise ValueError(f"image {path} cannot be read: {' '.join(str(error).split())}") from None
+
+
+def read_start(path: Path, seed: int, prompt: str | None = None) -> Scene:
+    """A start picture of a model; `prompt`: instead of the one that the picture may carry.
+
+    Raises:
+        ValueError: if the file is missing or no picture.
+    """
+    image = read_image(path)
+    if prompt is None:
+        with Image.open(path) as picture:
+            prompt = str(picture.info.get(START_PROMPT, ""))
+    return Scene(path.stem, seed, image, prompt)
 
 
 def fit_image(image: NDArray[np.uint8], width_px: int, height_px: int) -> NDArray[np.uint8]:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pygame
 from numpy.typing import NDArray
 from pygame import Surface
+from pygame.event import Event
 
 from engine import hud
 from engine import painting as paint
-from engine.scene import Scene
+from engine.choosing import DIRECTIONS, Chooser
+from engine.saves import describe
+from engine.scene import Scene, read_image
 from engine.viewer import Rectangle
 
 COLUMNS = (3, 4, 5, 6)  # as many as make the cards largest
@@ -40,6 +45,22 @@ def label_of(name: str) -> str:
     """`6-meadow-village` as people write it."""
     words = re.sub(r"^\d+-", "", name).replace("-", " ").replace("_", " ").strip()
     return words[:1].upper() + words[1:] or "New world"
+
+
+def world_card(scene: Scene) -> Card:
+    return Card(label_of(scene.name), "", scene, scene.image)
+
+
+def save_card(slot: Path) -> Card | None:
+    """None for a slot that cannot be read."""
+    try:
+        saved = describe(slot)
+        picture = read_image(slot / "picture.png")
+    except ValueError:
+        return None
+    today = saved.saved.date() == datetime.now().date()
+    when = f"{saved.saved:%H:%M}" if today else f"{saved.saved:%d %b}"
+    return Card(label_of(saved.scene), when, slot, picture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +142,33 @@ class TitleScreen:
     @property
     def card(self) -> Card:
         return self.cards[self.selected]
+
+    def handle(self, event: Event, chooser: Chooser) -> Literal["", "choose", "leave"] | None:
+        """Select by mouse, keys or gamepad; say what is asked for. None: no event of this screen."""
+        if event.type == pygame.MOUSEMOTION:
+            self._point_at(event.pos)
+        elif event.type == pygame.MOUSEBUTTONDOWN and event.button == pygame.BUTTON_LEFT:
+            return "choose" if self._point_at(event.pos) else ""
+        elif event.type == pygame.KEYDOWN:
+            return self._follow(chooser.key(event))
+        elif event.type in (pygame.CONTROLLERBUTTONDOWN, pygame.CONTROLLERAXISMOTION):
+            return self._follow(chooser.pad(event))
+        else:
+            return None
+        return ""
+
+    def _point_at(self, position: tuple[int, int]) -> bool:
+        index = self.card_at(position)
+        if index is not None:
+            self.selected = index
+        return index is not None
+
+    def _follow(self, meaning: str) -> Literal["", "choose", "leave"]:
+        if meaning in DIRECTIONS:
+            self.move(*DIRECTIONS[meaning])
+        if meaning == "leave":
+            return "leave"
+        return "choose" if meaning in ("choose", "start") else ""
 
     def move(self, right: int, down: int) -> None:
         """Select a neighbour; beyond the rim nothing happens."""

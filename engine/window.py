@@ -56,6 +56,14 @@ class Window:
         if self._must_finish:
             self.context.finish()
 
+    def check(self) -> None:
+        """Raises:
+        pygame.error: if the OpenGL context was lost, as when a graphics driver starts again.
+        """
+        # moderngl has no name for GL_CONTEXT_LOST, and names all other errors.
+        if self.context.error == "GL_UNKNOWN_ERROR":
+            raise pygame.error("the OpenGL context was lost")
+
     def toggle_full_screen(self) -> bool:
         """False where the display cannot."""
         try:

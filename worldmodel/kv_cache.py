@@ -2,13 +2,14 @@
 
 All buffers are allocated once and written in place, and what is valid is computed on the device, so
 shapes are static from the first frame on and a captured graph can be replayed for ever. Positions live
-inside the cached keys (rotary and projective), so the order of the slots does not matter.
+inside the cached keys (rotary and projective), so the order of the slots does not matter. A shorter
+window is a shorter ring in the first slots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,14 +33,39 @@ class CacheConfig:
 
     def slot(self, frame: int) -> int:
         """Where frame number `frame` of a world is kept."""
-        if frame < self.sink_frames:
-            return frame
-        return self.sink_frames + (frame - self.sink_frames) % self.window_frames
+        return Ring(self, self.sink_frames).slot(frame)
 
     def holds(self, newest: Tensor | int, key: Tensor) -> Tensor:
         """Whether frames `key` are in memory when frame `newest` was the last one written to it."""
         recent = key > newest - self.window_frames
         return (recent | (key < self.sink_frames)) & (key <= newest)
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """In which slot a frame lies: the sinks in the first ones, then a ring that frame `first` began."""
+
+    config: CacheConfig
+    first: int
+
+    def slot(self, frame: int) -> int:
+        sinks = self.config.sink_frames
+        return frame if frame < sinks else sinks + (frame - self.first) % self.config.window_frames
+
+    def filled(self, frames: int) -> int:
+        """How many slots are, after so many frames of a world."""
+        sinks = self.config.sink_frames
+        return frames if frames < sinks else min(sinks + frames - self.first, self.config.slots)
+
+    def resized(self, window_frames: int, frames: int) -> tuple[Ring, list[int]]:
+        """The ring of another window once a world has `frames` frames, and the slots of this ring whose
+        frames stay, in their new order: from slot 0 on, without a gap.
+        """
+        remembered = min(window_frames, self.config.window_frames)
+        oldest = max(self.first, frames - remembered)
+        sinks = range(min(frames, self.config.sink_frames))
+        kept = [self.slot(frame) for frame in (*sinks, *range(oldest, frames))]
+        return Ring(replace(self.config, window_frames=window_frames), oldest), kept
 
 
 class KVCache:
@@ -157,6 +183,14 @@ class KVCache:
         tokens = slots * self.tokens_per_frame
         self.bias[:tokens].zero_()
         self.bias[tokens:].fill_(float("-inf"))
+
+    def gather(self, kept: Sequence[int]) -> None:
+        """Move the frames in slots `kept` to the first slots, in that order; forget the others."""
+        slots = torch.tensor(kept, dtype=torch.long, device=self._token.device)
+        tokens = self._tokens(slots)
+        for content in (self.keys, self.values):
+            content[..., : len(tokens), :].copy_(content[..., tokens, :])
+        self.set_filled(len(kept))
 
     def map(
         self, on_keys: Callable[[Tensor], Tensor], on_values: Callable[[Tensor], Tensor]

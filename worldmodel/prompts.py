@@ -1,11 +1,23 @@
-"""Prompts as words: the parts between commas that a model knows, or the nearest that it does know."""
+"""Prompts as words: the parts between commas that a model knows, or the nearest that it does know; and
+which words exclude each other.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from typing import Literal
 
 NEAREST = 2  # so many are named
+START_PROMPT = "worldmodel prompt"  # the text in a PNG to begin with that says what it shows
+
+Group = Literal["time of day", "weather"]
+# Of the words of a group one holds at a time. They go round in this order, and a prompt that has none
+# of them gets the first: not what most worlds begin with, so that something is seen to change.
+GROUPS: dict[Group, tuple[str, ...]] = {
+    "time of day": ("golden hour", "dusk", "night", "morning", "day"),
+    "weather": ("fog", "rain", "snow", "clear"),
+}
 
 
 def prompt_parts(prompt: str) -> tuple[str, ...]:
@@ -16,6 +28,35 @@ def prompt_parts(prompt: str) -> tuple[str, ...]:
 def unknown_parts(prompt: str, vocabulary: Sequence[str]) -> tuple[str, ...]:
     """The words of a prompt that are not in the vocabulary."""
     return tuple(word for word in prompt_parts(prompt) if word not in vocabulary)
+
+
+def choices(group: Group, vocabulary: Sequence[str]) -> tuple[str, ...]:
+    """The words of a group that a model knows, in the order in which they go round."""
+    return tuple(word for word in GROUPS[group] if word in vocabulary)
+
+
+def with_next(prompt: str, group: Group, vocabulary: Sequence[str]) -> str:
+    """The prompt with the next word of a group that the model knows, where the one before it was.
+
+    Raises:
+        ValueError: if it knows none.
+    """
+    known = choices(group, vocabulary)
+    if not known:
+        raise ValueError(f"no words for the {group}")
+    named = [known.index(part) for part in prompt_parts(prompt) if part in known]
+    return with_word(prompt, known[(named[0] + 1) % len(known)] if named else known[0])
+
+
+def with_word(prompt: str, word: str) -> str:
+    """The prompt with `word`, where the words that it excludes were, or at the end."""
+    excluded = next((words for words in GROUPS.values() if word in words), ())
+    parts = [word if part in excluded else part for part in prompt_parts(prompt)]
+    return ", ".join(dict.fromkeys([*parts, word]))
+
+
+def without_word(prompt: str, word: str) -> str:
+    return ", ".join(part for part in prompt_parts(prompt) if part != word)
 
 
 def nearest(word: str, vocabulary: Sequence[str]) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from worldmodel.captured import CapturedSampler
 from worldmodel.checkpoint import PlayableConfig
 from worldmodel.compiled import can_compile, compile_regions, join_projections
 from worldmodel.fp8 import check_fp8, use_fp8
-from worldmodel.kv_cache import KVCache
+from worldmodel.kv_cache import KVCache, Ring
 from worldmodel.memory import check_memory
 from worldmodel.models import load_playable
 from worldmodel.runtime import blob_folder, choose_runtime, fastest_dtype
@@ -145,6 +145,12 @@ class WorldSession:
             device=device,
             block_frames=self._block if eager else 0,
         )
+        self._ring = _whole_ring(playable)
+        capture = device.type == "cuda" if capture is None else capture
+        # OpenVINO's networks read all of memory. Graphs of blocks exist for whole blocks in it only.
+        adapts = eager and (self._block == 1 or not capture)
+        window = playable.cache.window_frames
+        self._windows = windows_of(window, self._block) if adapts else (window,)
         self._noise = torch.Generator()
         self._stopwatch = Stopwatch(device)
         self._times: StepTimes | None = None
@@ -155,7 +161,6 @@ class WorldSession:
         self._at: Callable[[int], Computing] = partial(_holding, self._sampler)
         self._numbers = device  # where noise levels and slots are handed over
         self._begin(np.eye(4), "")
-        capture = device.type == "cuda" if capture is None else capture
         if fp8:
             check_fp8(device)
             join_projections(cast(nn.Module, self._transformer))
@@ -182,6 +187,8 @@ class WorldSession:
             weights=playable.digest,
             steps=playable.rollout.steps,
             most_steps=self._most_steps,
+            window_frames=self._ring.config.window_frames,
+            windows=self._windows,
             vocabulary=self._transformer.config.vocabulary,
             runtime=f"{self.runtime} {str(self.dtype).removeprefix('torch.')}",
         )
@@ -207,6 +214,21 @@ class WorldSession:
             ValueError: if there is not at least one.
         """
         self.playable = replace(self.playable, rollout=replace(self.playable.rollout, steps=steps))
+
+    @torch.inference_mode()
+    def set_window(self, frames: int) -> None:
+        """Change how many of the newest frames are remembered from the next one on.
+
+        Raises:
+            ValueError: naming those there are, if it is none of them.
+        """
+        if frames not in self._windows:
+            known = ", ".join(map(str, self._windows))
+            raise ValueError(f"{self.spec.runtime} remembers {known} frames, not {frames}")
+        if frames != self._ring.config.window_frames:
+            self.settle()
+            self._ring, kept = self._ring.resized(frames, self._frame)
+            self._cache.gather(kept)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Pixels, uint8 [n H W 3], of a block [1 f p c]; a captured graph overwrites them."""
@@ -277,7 +299,11 @@ class WorldSession:
             return
         pending, self._pending = self._pending, None
         count = len(pending.slots)
-        held = self._held(self._frame - count)
+        held = self._ring.filled(self._frame - count)
+        full = self._ring.filled(self._frame)
+        short = self._ring.config != self.playable.cache  # it is full before the cache is
+        if short and not pending.own:  # a commit attends to all that is filled afterwards
+            held = min(held, full - count)
         # a start picture is one latent, also where a block is more than was captured
         whole = count == self._block
         run = self._at(held) if whole else replace(self._sampler, held=held)
@@ -285,6 +311,8 @@ class WorldSession:
         slots = torch.tensor(pending.slots, device=device)
         if pending.own:
             run.commit_own(slots)
+            if short:
+                self._cache.set_filled(full)
             return
         clean = torch.zeros(1, count, device=device)
         run.commit(pending.latent, clean, slots, self._words, *pending.places)
@@ -309,6 +337,8 @@ class WorldSession:
         return {
             "model": self.playable.name,
             "cache": {key: value.cpu() for key, value in self._cache.state().items()},
+            "window": self._ring.config.window_frames,
+            "ring": self._ring.first,
             "noise": self._noise.get_state(),
             "words": self._prompt.cpu(),
             "decoder": self._autoencoder.state(),
@@ -339,14 +369,26 @@ class WorldSession:
             self.set_steps(state["steps"])
         self._anchor_from_world = state["anchor"].copy()
         self._frame, self._time = state["frame"], state["time"]
+        self._restore_ring(state)
         self._shown = state["shown"].copy()
         self._view = None if state["view"] is None else _camera(state["view"])
         self._pending = None
+
+    def _restore_ring(self, state: dict[str, Any]) -> None:
+        """A window that does not exist here, as of another runtime, goes on as the longest."""
+        self._ring = whole = _whole_ring(self.playable)
+        if "ring" not in state:  # saves of earlier versions have the whole one
+            return
+        self._ring = Ring(replace(whole.config, window_frames=state["window"]), state["ring"])
+        if state["window"] not in self._windows:
+            self._ring, kept = self._ring.resized(whole.config.window_frames, state["frame"])
+            self._cache.gather(kept)
 
     def _begin(self, anchor_from_world: NDArray[np.float64], prompt: str) -> None:
         check_rigid(anchor_from_world)
         self._condition(self._read_prompt(prompt))
         self._cache.reset()
+        self._ring = Ring(self._ring.config, self.playable.cache.sink_frames)
         self._autoencoder.reset()
         self._anchor_from_world = anchor_from_world.copy()
         self._frame = 0  # frames committed or pending since the world began
@@ -382,7 +424,7 @@ class WorldSession:
     def _sample(self, places: tuple[Tensor, ...], steps: int) -> Tensor:
         config, rollout = self._transformer.config, self.playable.rollout
         shape = (1, self._block, config.tokens_per_frame, config.latent_channels)
-        run = self._at(self._held(self._frame))
+        run = self._at(self._ring.filled(self._frame))
 
         def denoise(latent: Tensor, now: float, to: float) -> Tensor:
             levels = self._level(now), self._level(to)
@@ -400,7 +442,7 @@ class WorldSession:
     ) -> NDArray[np.uint8]:
         own = sampled and self.playable.rollout.commit == "own"
         count = latent.shape[1]
-        slots = [self.playable.cache.slot(self._frame + nth) for nth in range(count)]
+        slots = [self._ring.slot(self._frame + nth) for nth in range(count)]
         self._pending = _Pending(latent, places, slots, own)
         self._frame += count
         self._time += count
@@ -424,10 +466,6 @@ class WorldSession:
 
     def _level(self, sigma: float) -> Tensor:
         return torch.full((1, self._block), sigma, device=self._numbers)
-
-    def _held(self, frames: int) -> int:
-        """How many slots are filled after so many frames of a world."""
-        return min(frames, self.playable.cache.slots)
 
     @torch.inference_mode()
     def _condition(self, prompt: Tensor) -> None:
@@ -572,6 +610,16 @@ def prepare(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
 
 def _holding(sampler: Sampler, held: int) -> Computing:
     return replace(sampler, held=held)
+
+
+def windows_of(frames: int, block_frames: int) -> tuple[int, ...]:
+    """How many frames may be remembered: all, two thirds, half; a block must fit."""
+    shorter = (round(frames * 2 / 3), round(frames / 2))
+    return (frames, *(n for n in dict.fromkeys(shorter) if block_frames <= n < frames))
+
+
+def _whole_ring(playable: PlayableConfig) -> Ring:
+    return Ring(playable.cache, playable.cache.sink_frames)
 
 
 def _same(a: Camera, b: Camera) -> bool:

@@ -90,6 +90,8 @@ class GeneratorSpec:
     weights: str = ""  # a digest: models with the same one can go on from each other's states
     steps: int = 0  # denoising steps per frame; 0 where that means nothing
     most_steps: int = 0  # those it was opened with; `set_steps` may have lowered them
+    window_frames: int = 0  # newest frames it remembers now; 0 where that means nothing
+    windows: tuple[int, ...] = ()  # those `set_window` takes, the longest first
     vocabulary: tuple[str, ...] = ()  # the words a prompt may hold
     runtime: str = ""  # what computes, and in which numbers: others round otherwise
 
@@ -143,6 +145,14 @@ class WorldGenerator(Protocol):
 
         Raises:
             ValueError: if there is not at least one.
+        """
+        ...
+
+    def set_window(self, frames: int) -> None:
+        """Change how many of the newest frames are remembered: fewer are faster, and forget sooner.
+
+        Raises:
+            ValueError: if it is none of `spec.windows`.
         """
         ...
 

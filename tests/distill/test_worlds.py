@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from distill.batches import LatentBatches
 from distill.clips import ClipSet
 from distill.encode import encode_clips
 from distill.processes import Processes
-from distill.render import RenderConfig, Walks, render_dataset, true_walk
+from distill.render import RenderConfig, Walks, render_dataset, true_walk, write_starts
 from distill.scenes.biomes import VOCABULARY
 from distill.scenes.kinds import kind_index, kinds
 from distill.scenes.mix import WorldMix
@@ -31,6 +32,7 @@ from distill.stages import ModelConfig
 from worldmodel.autoencoder import Autoencoder
 from worldmodel.config import load
 from worldmodel.motion import Viewpoint
+from worldmodel.prompts import START_PROMPT, prompt_parts
 from worldmodel.transformer import prompt_words
 from worldmodel.types import Intrinsics
 
@@ -93,6 +95,18 @@ def test_the_worlds_of_the_shipped_model_never_change(renderer: Renderer) -> Non
 def test_the_default_mix_is_that_of_the_shipped_model() -> None:
     assert load(CONFIGS / "data" / "pocket.yaml", RenderConfig).worlds == WorldMix()
     assert WorldMix().vocabulary == VOCABULARY
+
+
+def test_a_start_picture_carries_the_words_of_its_world(renderer: Renderer, tmp_path: Path) -> None:
+    table = tmp_path / "starts.yaml"
+    table.write_text(
+        "worlds: {biomes: [old town], times: {night: 1.0}, weather: {fog: 0.5, clear: 0.5}}\n"
+        "walks:\n  - {name: town, world: 3, trajectory: w*1, frames_per_second: 12.0}\n"
+    )
+    write_starts(table, tmp_path / "starts", renderer)
+    with Image.open(tmp_path / "starts" / "town.png") as picture:
+        said = picture.info[START_PROMPT]
+    assert prompt_parts(said)[:2] == ("old town", "night") and len(prompt_parts(said)) == 3
 
 
 def test_the_starts_and_held_out_clips_are_of_the_same_worlds(mix: WorldMix) -> None:

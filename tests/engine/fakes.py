@@ -37,6 +37,9 @@ class FakeWorld:
     def set_steps(self, steps: int) -> None:
         self.spec = replace(self.spec, steps=steps)
 
+    def set_window(self, frames: int) -> None:
+        self.spec = replace(self.spec, window_frames=frames)
+
     def reset(self, start: Start, camera: Camera) -> NDArray[np.uint8]:
         self.starts.append(start)
         self.cameras = [camera]

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import play
 from engine import cli
 from engine.settings import PlayConfig
 from worldmodel import config
+from worldmodel.prompts import START_PROMPT
 
 from .fakes import FakeWorld
 
@@ -141,6 +143,21 @@ def test_a_start_is_chosen_by_name(run: Run, tmp_path: Path) -> None:
     _, loader = run("--start", "beach", "--frames", 1, "--out", tmp_path / "walk")
     image = loader.world.starts[0].image
     assert image is not None and image[0, 0, 0] == 40
+
+
+def test_a_start_begins_with_the_words_it_carries_unless_others_are_given(
+    run: Run, model: Path, tmp_path: Path
+) -> None:
+    texts = PngInfo()
+    texts.add_text(START_PROMPT, "old town, night")
+    Image.new("RGB", (56, 32)).save(model / "starts" / "town.png", pnginfo=texts)
+    prompts = []
+    for number, given in enumerate([(), ("--prompt", "snowfield"), ("--prompt", "")]):
+        _, loader = run(
+            "--start", "town", "--frames", 1, "--out", tmp_path / f"walk-{number}", *given
+        )
+        prompts.append(loader.world.starts[0].prompt)
+    assert prompts == ["old town, night", "snowfield", ""]
 
 
 def test_the_shipped_config_states_the_defaults() -> None:

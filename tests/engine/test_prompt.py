@@ -42,6 +42,18 @@ def test_a_line_is_typed_completed_and_erased() -> None:
     assert PromptEntry(WORDS, "snowfield").completion == ""
 
 
+def test_a_gamepad_marks_words_adds_them_and_takes_them_away() -> None:
+    entry = PromptEntry(("day", "night", "snowfield"), "snowfield, day")
+    assert entry.toggled() == entry  # nothing is marked
+    entry = entry.moved(1).moved(1)
+    assert entry.marked == 1
+    entry = entry.toggled()
+    assert entry.text == "snowfield, night"  # not both at once
+    assert entry.toggled().text == "snowfield"
+    assert entry.moved(2).marked == 0 and entry.moved(-2).marked == 2
+    assert PromptEntry(("day", "night")).moved(-1).marked == 1
+
+
 def test_unknown_words_are_named() -> None:
     check_words("snowfield, golden hour", WORDS)
     check_words("", WORDS)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,12 +131,12 @@ def test_a_session_with_branches_resets_and_saves_is_made_again_bit_for_bit(
 ) -> None:
     recording = recorded_session(tmp_path / "rec", from_the_start=from_the_start)
     kinds = {event["event"] for event in recording.events}
-    assert kinds == {"begin", "step", "steps", "branch", "past"} and recording.complete
+    assert kinds == {"begin", "step", "steps", "window", "branch", "past"} and recording.complete
     result = compare(replay(recording, tiny.session(static_world=True), STATES))
     assert result.first is None and result.different == 0
     assert result.frames == recording.steps > 30
     assert result.describe(other=False) == f"{result.frames} frames made again, bit-exact"
-    shown = sum(event["event"] not in ("branch", "steps") for event in recording.events)
+    shown = sum(event["event"] in ("begin", "step", "past") for event in recording.events)
     video = list(read_video(tmp_path / "rec" / VIDEO))
     assert [number for number, _ in video] == list(range(shown))
 
@@ -230,6 +232,32 @@ def test_a_killed_session_loses_at_most_a_second(tmp_path: Path, after_s: float)
     assert recording.steps >= steps - 30
     assert len(list(read_video(tmp_path / "rec" / VIDEO))) >= steps - 30
     assert steps > 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="copies files that are open")
+def test_what_lies_on_disk_at_any_of_twenty_moments_opens_and_lacks_at_most_a_second(
+    tmp_path: Path,
+) -> None:
+    """What the system holds of open files is what a killed process leaves behind."""
+    with subprocess.Popen(
+        [sys.executable, "-c", CRASHING, str(tmp_path / "rec")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        moments = []
+        for line in itertools.islice(process.stdout, 30, 90):
+            if int(line) % 3 == 0:
+                moments.append((int(line), tmp_path / f"at-{int(line)}"))
+                shutil.copytree(tmp_path / "rec", moments[-1][1])
+        process.kill()
+    assert len(moments) == 20
+    for steps, folder in moments:
+        assert read_recording(folder).steps >= steps - 30
+        with av.open(folder / VIDEO) as container:
+            shown = sum(packet.size > 0 for packet in container.demux(video=0))
+        assert shown >= steps - 30
 
 
 def test_a_line_that_a_crash_cut_short_is_left_out_and_another_is_an_error(tmp_path: Path) -> None:
@@ -370,6 +398,23 @@ def test_bad_input_about_recordings_gets_one_line(
     assert (tmp_path / "full" / "thesis.txt").read_text() == "precious"
 
 
+def test_a_recording_of_an_older_version_of_its_model_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = model_folder(tmp_path / "one")
+    argv = ["--model", str(model), "--headless", "--frames", "3", "--out", str(tmp_path / "o")]
+    assert play.main([*argv, "--record", str(tmp_path / "rec")], load_fake) == 0
+    capsys.readouterr()
+
+    def newer(folder: Path, **_: Any) -> FakeWorld:
+        return FakeWorld(weights="trained on", name=folder.name)
+
+    assert play.main(["--replay", str(tmp_path / "rec")], newer) == 0
+    told = capsys.readouterr()
+    assert "one is another version of the model than the recorded one" in told.err
+    assert "3 frames along the same path with another model" in told.out
+
+
 def test_a_recording_whose_model_is_gone_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -398,3 +443,78 @@ def test_every_beginning_and_every_return_before_it_is_a_way_of_its_own() -> Non
     ]
     assert ways == [[(0, 0), (1, 1), (4, 3)], [(5, 4), (6, 5)], [(7, 6)]]
     assert len(trajectory(recording)) == 1
+
+
+FULL_DISK = """
+import resource, sys, time
+from pathlib import Path
+import numpy as np
+from engine.recording import Recorder
+from engine.saves import StateFormat
+from engine.scene import Scene
+from tests.engine.fakes import FakeWorld
+from worldmodel.motion import Viewpoint
+from worldmodel.types import Camera
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+world = FakeWorld()
+recorder = Recorder(Path(sys.argv[1]), StateFormat(None, None))
+camera = Camera(Viewpoint().camera_from_world(), world.spec.intrinsics)
+noise = np.random.default_rng(0)
+frame = lambda: noise.integers(0, 255, (1, 128, 224, 3), dtype=np.uint8)
+recorder.begin(0, Scene("a", 0), [camera], frame(), world.spec)
+for number in range(1, 100_000):
+    if recorder.error:
+        break
+    recorder.step(number, None, [camera], frame())
+    time.sleep(0.002)
+recorder.close()
+print(recorder.error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits on the size of files")
+@pytest.mark.parametrize("limit", [2_500, 400_000])  # lines end first, or the video does
+def test_a_disk_that_is_really_full_ends_the_recording_with_a_reason(
+    tmp_path: Path, limit: int
+) -> None:
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "rec"), str(limit)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    assert str(tmp_path / "rec") in ran.stdout and "File too large" in ran.stdout
+    recording = read_recording(tmp_path / "rec")
+    assert not recording.complete and recording.steps > 2
+    if limit > 100_000:
+        assert len(list(read_video(tmp_path / "rec" / VIDEO))) > 2
+
+
+def test_a_recording_of_another_model_is_told_apart(tmp_path: Path) -> None:
+    recording = recorded_session(tmp_path / "rec", from_the_start=False)
+    header = recording.header
+    other = replace(recording, header=header | {"weights": "of another version"})
+    with pytest.raises(ValueError, match="goes on from a state of 'tiny', which another model"):
+        compare(replay(other, tiny.session(static_world=True), STATES))
+    other = replace(recording, header=header | {"cameras_per_step": 4})
+    with pytest.raises(ValueError, match="made with 4 cameras and 1 frames a step; 'tiny' has 1"):
+        compare(replay(other, tiny.session(static_world=True), STATES))
+
+
+def test_an_event_that_this_version_does_not_know_is_named(tmp_path: Path) -> None:
+    recorded_session(tmp_path / "rec")
+    file = tmp_path / "rec" / EVENTS
+    lines = file.read_text().split("\n")
+    file.write_text("\n".join([*lines[:3], '{"event": "teleport"}', *lines[3:]]))
+    with pytest.raises(ValueError, match="line 4: 'teleport' is of another version"):
+        read_recording(tmp_path / "rec")
+
+
+def test_a_recording_whose_files_are_damaged_says_which(tmp_path: Path) -> None:
+    recording = recorded_session(tmp_path / "rec", from_the_start=False)
+    (state, *_) = (tmp_path / "rec").glob("state-*.safetensors")
+    state.write_bytes(state.read_bytes()[:500])
+    with pytest.raises(ValueError, match=state.name):
+        compare(replay(recording, tiny.session(static_world=True), STATES))
+    (tmp_path / "rec" / VIDEO).write_bytes(b"no video")
+    with pytest.raises(ValueError, match=r"video .*video.mkv cannot be read"):
+        export(recording, tmp_path / "out")
+    assert not list(tmp_path.glob("*out*"))

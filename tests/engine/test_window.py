@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import shutil
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pygame
@@ -17,16 +19,20 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.bindings import KeyBindings
 from engine.game import Game
+from engine.help_sheet import help_sheet
 from engine.latency import STAGES
+from engine.prompting import without
 from engine.replay import compare, read_recording, replay
-from engine.saves import StateFormat
+from engine.saves import StateFormat, read_save
 from engine.scene import Scene
 from engine.settings import PlayConfig, WindowSettings
 from worldmodel import saves
 from worldmodel.motion import Viewpoint
 
 from .fakes import FakeWorld
+from .test_input import sdl_library
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs SDL's offscreen driver")
 SIZE = (640, 360)
@@ -37,7 +43,9 @@ class Session:
 
     def __init__(self, folder: Path) -> None:
         self.screenshots = folder
-        self.world = FakeWorld(frames_per_second=60.0, vocabulary=("snowfield", "golden hour"))
+        self.world = FakeWorld(
+            frames_per_second=60.0, vocabulary=("snowfield", "golden hour", "night")
+        )
         scenes = [Scene("first", 5), Scene("second", 5, np.zeros((50, 90, 3), np.uint8))]
         window = WindowSettings(width_px=SIZE[0], height_px=SIZE[1], hud=False)
         self.saves = folder.parent / "saves"
@@ -106,8 +114,9 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 @pytest.fixture
 def session(opened: Session) -> Iterator[Session]:
     game, worlds = opened.game, len(opened.world.starts)
-    opened.tap(pygame.K_r)
+    opened.tap(pygame.K_1)  # the first world, without a prompt
     opened.until(lambda: len(opened.world.starts) > worlds and opened.steps() > 1)
+    opened.world.prompts.clear()
     yield opened
     pygame.event.clear()
     game.input.release_all()
@@ -194,7 +203,7 @@ def test_a_held_look_key_turns_the_picture_between_two_frames(session: Session) 
 
 
 def test_latencies_are_measured_while_one_plays(session: Session, tmp_path: Path) -> None:
-    measured = session.game.latency.percentiles().get("step")
+    measured = session.game.screen.latency.percentiles().get("step")
     before = 0 if measured is None else measured.count
     session.press(pygame.K_w)
     for _ in range(20):
@@ -228,14 +237,11 @@ def test_help_covers_the_world_until_it_is_closed(session: Session) -> None:
     session.run(0.1)
     bare = session.picture.copy()
     session.tap(pygame.K_F1)
-    session.run(0.15)
-    helped = session.picture.copy()
-    assert helped[60, 20].max() < bare[60, 20].max()  # dimmed
-    assert helped[90:270, 150:500].max() > 200  # with light text in the middle
+    session.until(lambda: bool(session.picture[60, 20].max() < bare[60, 20].max()))  # dimmed
+    assert session.picture[90:270, 150:500].max() > 200  # with light text in the middle
     session.tap(pygame.K_ESCAPE)
-    session.run(0.15)
-    assert np.allclose(session.picture[60, 20], bare[60, 20], atol=2)
-    assert not session.game.paused
+    session.until(lambda: bool(np.allclose(session.picture[60, 20], bare[60, 20], atol=2)))
+    assert not session.game.paused and not session.game.help
 
 
 def test_a_screenshot_is_the_picture_without_its_bars(session: Session) -> None:
@@ -334,15 +340,15 @@ def test_page_up_pauses_and_steps_back(session: Session) -> None:
 def test_f8_records_until_it_is_pressed_again_and_what_it_wrote_replays(session: Session) -> None:
     session.press(pygame.K_w)
     session.tap(pygame.K_F8)
-    session.until(lambda: session.game.recorder is not None)
+    session.until(lambda: session.game.keepsakes.recorder is not None)
     session.run(0.5)
     session.tap(pygame.K_F8)
-    session.until(lambda: session.game.recorder is None)
+    session.until(lambda: session.game.keepsakes.recorder is None)
     (folder,) = session.recordings.iterdir()
     recording = read_recording(folder)
     assert recording.complete and recording.steps > 5
     assert json.loads((folder / "latency.json").read_text())["stages"]["step"]["count"] > 5
-    assert compare(replay(recording, FakeWorld(), session.game._states)).first is None
+    assert compare(replay(recording, FakeWorld(), session.game.keepsakes.states)).first is None
     assert str(folder) in session.game._toast
 
 
@@ -370,10 +376,10 @@ def test_a_recording_asked_for_on_the_command_line_begins_with_the_chosen_world(
     session.until(lambda: session.game.title is not None)
     session.run(0.1)
     session.tap(pygame.K_RETURN)
-    session.until(lambda: session.game.recorder is not None)
-    session.until(lambda: session.game._shown is not None and session.steps() > 3)
+    session.until(lambda: session.game.keepsakes.recorder is not None)
+    session.until(lambda: session.game.screen.shown is not None and session.steps() > 3)
     session.tap(pygame.K_F8)
-    session.until(lambda: session.game.recorder is None)
+    session.until(lambda: session.game.keepsakes.recorder is None)
     begun = read_recording(tmp_path / "rec").events[0]
     assert begun["event"] == "begin" and begun["state"] is None
     assert begun["scene"]["name"] == "first"
@@ -454,11 +460,11 @@ def type_text(*texts: str) -> None:
 def test_a_prompt_is_typed_while_the_world_goes_on(session: Session) -> None:
     session.tap(pygame.K_t)
     type_text("t")  # the letter of the key itself
-    session.until(lambda: session.game.entry is not None)
+    session.until(lambda: session.game.prompting.entry is not None)
     type_text("l", "a", "v", "a")
     session.tap(pygame.K_RETURN)
     session.run(0.1)
-    entry = session.game.entry
+    entry = session.game.prompting.entry
     assert entry is not None and entry.unknown == ("lava",)  # stays open, and says so
     session.tap(*[pygame.K_BACKSPACE] * 4)
     type_text("g", "o")
@@ -468,6 +474,212 @@ def test_a_prompt_is_typed_while_the_world_goes_on(session: Session) -> None:
     session.tap(pygame.K_RETURN)
     session.until(lambda: session.world.prompts[-1:] == ["golden hour"])
     session.until(lambda: session.steps() > steps)
-    assert session.game.entry is None and session.game.scene.prompt == "golden hour"
+    assert session.game.prompting.entry is None and session.game.scene.prompt == "golden hour"
     session.press(pygame.K_w)  # keys walk again
     session.until(lambda: session.pose()[2, 3] > 0.1)
+
+
+def test_a_key_changes_the_hour_while_the_walk_goes_on_and_a_replay_has_it(
+    session: Session, tmp_path: Path
+) -> None:
+    session.game.keepsakes.record(tmp_path / "rec")
+    session.press(pygame.K_w)
+    session.until(lambda: session.pose()[2, 3] > 0.2)
+    worlds = len(session.world.starts)
+    for word in ("golden hour", "night", "golden hour"):
+        session.tap(pygame.K_g)
+        session.until(lambda word=word: session.world.prompts[-1:] == [word])  # type: ignore[misc]
+        assert session.game._toast == f"prompt: {word}"
+    session.until(lambda: session.pose()[2, 3] > 0.6)
+    assert len(session.world.prompts) == 3 and len(session.world.starts) == worlds
+    session.game.keepsakes.stop_recording()
+    events = read_recording(tmp_path / "rec").events
+    said = [event["prompt"] for event in events if event["event"] == "prompt"]
+    assert said == ["golden hour", "night", "golden hour"]
+    again = FakeWorld()
+    assert (
+        compare(
+            replay(read_recording(tmp_path / "rec"), again, session.game.keepsakes.states)
+        ).first
+        is None
+    )
+    assert again.prompts == said
+
+
+def test_an_hour_left_behind_by_going_back_in_time_is_not_the_one_that_comes_next(
+    session: Session,
+) -> None:
+    session.press(pygame.K_w)
+    session.until(lambda: session.pose()[2, 3] > 0.5)
+    session.tap(pygame.K_g)
+    session.until(lambda: session.world.prompts[-1:] == ["golden hour"])
+    session.tap(pygame.K_PAGEUP)
+    session.until(lambda: session.game.paused)
+    for _ in range(5):
+        session.tap(pygame.K_PAGEUP)
+    session.until(lambda: session.game.scene.prompt == "")
+    session.tap(pygame.K_g)
+    session.until(lambda: session.game.scene.prompt == "golden hour")
+
+
+def test_a_key_for_which_the_model_has_no_words_says_so_and_is_grey_in_the_help(
+    session: Session,
+) -> None:
+    session.tap(pygame.K_h)
+    session.run(0.1)
+    assert session.game._toast == "fake knows no words for the weather"
+    assert not session.world.prompts
+    assert without(session.world.spec.vocabulary) == {"weather"}
+    keys = KeyBindings()
+    grey, bright = (
+        pygame.surfarray.array3d(help_sheet(keys, 1.0, without)).astype(int)
+        for without in (frozenset({"weather"}), frozenset[str]())
+    )
+    assert grey.shape[0] <= 1120 and grey.shape[1] <= 640  # the smallest window at that scale
+    assert grey.shape != bright.shape or np.abs(grey - bright).max() > 60
+
+
+def button(which: int) -> None:
+    for kind in (pygame.CONTROLLERBUTTONDOWN, pygame.CONTROLLERBUTTONUP):
+        pygame.event.post(pygame.event.Event(kind, button=which, instance_id=0))
+
+
+def stick(axis: int, value: int) -> None:
+    pygame.event.post(
+        pygame.event.Event(pygame.CONTROLLERAXISMOTION, axis=axis, value=value, instance_id=0)
+    )
+
+
+def test_a_gamepad_opens_the_worlds_chooses_one_and_begins_it(session: Session) -> None:
+    count = len(session.world.starts)
+    button(pygame.CONTROLLER_BUTTON_DPAD_LEFT)
+    session.until(lambda: session.game.title is not None)
+    session.run(0.1)
+    title = session.game.title
+    assert title is not None
+    for value, selected in ((30000, 1), (31000, 1), (0, 1), (-30000, 0), (0, 0)):
+        stick(pygame.CONTROLLER_AXIS_LEFTX, value)  # one push is one step
+        session.run(0.03)
+        assert title.selected == selected
+    button(pygame.CONTROLLER_BUTTON_B)
+    session.until(lambda: session.game.title is None)
+    assert len(session.world.starts) == count and not session.game.paused
+    button(pygame.CONTROLLER_BUTTON_DPAD_LEFT)
+    session.until(lambda: session.game.title is not None)
+    session.run(0.1)
+    button(pygame.CONTROLLER_BUTTON_DPAD_RIGHT)
+    button(pygame.CONTROLLER_BUTTON_START)
+    session.until(lambda: len(session.world.starts) == count + 1)
+    assert session.game.scene.name == "second"
+    session.until(lambda: session.steps() > 2 and not session.game.paused)
+
+
+def test_a_gamepad_that_is_plugged_in_leads_through_the_title_screen(session: Session) -> None:
+    sdl = sdl_library()
+    device = sdl.SDL_JoystickAttachVirtual(1, 6, 15, 1)  # a game controller
+    try:
+        session.run(0.1)  # the game opens it
+        found = sdl.SDL_JoystickFromInstanceID(sdl.SDL_JoystickGetDeviceInstanceID(device))
+        pad = ctypes.c_void_p(found)
+
+        def press(which: int) -> None:
+            for pressed in (1, 0):
+                sdl.SDL_JoystickSetVirtualButton(pad, which, pressed)
+                session.run(0.05)
+
+        count = len(session.world.starts)
+        press(pygame.CONTROLLER_BUTTON_DPAD_LEFT)
+        session.until(lambda: session.game.title is not None)
+        session.run(0.1)
+        sdl.SDL_JoystickSetVirtualAxis(pad, pygame.CONTROLLER_AXIS_LEFTX, 32767)
+        session.until(lambda: session.game.title is not None and session.game.title.selected == 1)
+        sdl.SDL_JoystickSetVirtualAxis(pad, pygame.CONTROLLER_AXIS_LEFTX, 0)
+        session.run(0.05)
+        press(pygame.CONTROLLER_BUTTON_A)
+        session.until(lambda: len(session.world.starts) == count + 1)
+        assert session.game.scene.name == "second" and session.game.title is None
+    finally:
+        sdl.SDL_JoystickDetachVirtual(device)
+        session.run(0.05)
+
+
+def test_a_gamepad_puts_a_prompt_together_from_the_words_there_are(session: Session) -> None:
+    button(pygame.CONTROLLER_BUTTON_DPAD_DOWN)
+    session.until(lambda: session.game.prompting.entry is not None)
+    button(pygame.CONTROLLER_BUTTON_A)  # snowfield
+    button(pygame.CONTROLLER_BUTTON_DPAD_RIGHT)
+    button(pygame.CONTROLLER_BUTTON_A)  # golden hour
+    button(pygame.CONTROLLER_BUTTON_DPAD_DOWN)
+    button(pygame.CONTROLLER_BUTTON_A)  # night takes its place
+    session.run(0.05)
+    assert session.game.prompting.entry is not None
+    assert session.game.prompting.entry.words == ("snowfield", "night")
+    button(pygame.CONTROLLER_BUTTON_START)
+    session.until(lambda: session.world.prompts[-1:] == ["snowfield, night"])
+    assert session.game.prompting.entry is None and not session.game.paused
+    button(pygame.CONTROLLER_BUTTON_DPAD_UP)
+    session.until(lambda: session.world.prompts[-1:] == ["snowfield, golden hour"])
+    button(pygame.CONTROLLER_BUTTON_DPAD_DOWN)
+    session.until(lambda: session.game.prompting.entry is not None)
+    button(pygame.CONTROLLER_BUTTON_B)
+    session.run(0.05)
+    assert session.game.prompting.entry is None
+
+
+def test_a_full_disk_costs_the_screenshot_and_not_the_walk(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = list(session.screenshots.iterdir())
+
+    def full(_self: Image.Image, path: Path) -> None:
+        path.write_bytes(b"half a pict")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    session.tap(pygame.K_F12)
+    session.run(0.1)
+    steps = session.steps()
+    session.until(lambda: session.steps() > steps)
+    assert session.game._toast == "no screenshot: No space left on device"
+    assert list(session.screenshots.iterdir()) == before
+
+
+def test_a_save_on_a_full_disk_says_so_and_leaves_nothing(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _state: object) -> None:
+        path.write_bytes(b"half a state")
+        raise OSError(28, "No space left on device")
+
+    before = list(session.saves.glob("**/*"))
+    monkeypatch.setattr(
+        session.game.keepsakes, "states", replace(session.game.keepsakes.states, write=full)
+    )
+    session.tap(pygame.K_F5)
+    session.until(lambda: session.game._toast == "not saved: No space left on device")
+    assert list(session.saves.glob("**/*")) == before
+
+
+@pytest.mark.parametrize("lost", ["window", "context"])
+def test_a_lost_window_ends_play_with_the_walk_saved(
+    session: Session, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    def gone() -> None:
+        raise pygame.error("the display has gone")
+
+    session.press(pygame.K_w)
+    session.until(lambda: session.pose()[2, 3] > 0.5)
+    game = session.game
+    if lost == "window":
+        monkeypatch.setattr(game.window, "flip", gone)
+    else:
+        real = game.window.context
+        broken = SimpleNamespace(error="GL_UNKNOWN_ERROR", screen=real.screen, finish=real.finish)
+        monkeypatch.setattr(game.window, "context", broken)
+    monkeypatch.setattr(game.loop, "start", lambda: None)  # it runs, and other tests need it
+    monkeypatch.setattr(game, "close", lambda: None)
+    before = set(session.saves.glob("fake*"))
+    with pytest.raises(ValueError, match=r"the window was lost .*play\.py --load fake-.* goes on"):
+        game.run()
+    (slot,) = set(session.saves.glob("fake*")) - before
+    assert read_save(slot, game.keepsakes.states).player.viewpoint.z_m > 0.4

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.worldmodel import tiny
 from worldmodel.attention import Committing, Mix, TeacherForcing, mix_by_matmul, mix_fused
-from worldmodel.kv_cache import CacheConfig, KVCache
+from worldmodel.kv_cache import CacheConfig, KVCache, Ring
 from worldmodel.sampler import Sampler
 from worldmodel.transformer import EagerPlaces, Geometry, WorldTransformer
 
@@ -138,3 +138,26 @@ def test_reset_makes_a_used_cache_new() -> None:
 def test_the_ring_keeps_sinks_and_the_newest_frames() -> None:
     config = CacheConfig(sink_frames=2, window_frames=3)
     assert [config.slot(frame) for frame in range(9)] == [0, 1, 2, 3, 4, 2, 3, 4, 2]
+
+
+@pytest.mark.parametrize("sinks", [0, 2])
+@pytest.mark.parametrize("frames", [0, 1, 3, 7, 20])
+def test_a_ring_of_another_length_keeps_the_newest_frames_in_order_and_goes_on_after_them(
+    sinks: int, frames: int
+) -> None:
+    ring = Ring(CacheConfig(sink_frames=sinks, window_frames=6), sinks)
+    slots: dict[int, int] = {}  # slot: the frame in it
+    for frame in range(frames):
+        slots[ring.slot(frame)] = frame
+    for window in (3, 5, 6, 2, 6):
+        known = sorted(slots.values())
+        ring, kept = ring.resized(window, frames)
+        slots = {new: slots[old] for new, old in enumerate(kept)}
+        newest = [frame for frame in known if frame >= sinks][-window:]
+        assert [slots[slot] for slot in sorted(slots)] == known[: min(sinks, frames)] + newest
+        for _ in range(2):
+            slots[ring.slot(frames)] = frames
+            assert sorted(slots) == list(range(len(slots)))  # no gap: what is filled comes first
+            assert len(slots) <= sinks + window
+            frames += 1
+        assert {frames - 1, frames - 2} <= set(slots.values())

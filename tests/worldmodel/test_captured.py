@@ -117,6 +117,25 @@ def test_a_prompt_reaches_graphs_that_were_captured_before(tmp_path: Path) -> No
         assert np.array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("commit", ["clean", "own"])
+def test_graphs_of_fewer_frames_serve_a_shorter_memory(tmp_path: Path, commit: str) -> None:
+    overrides = (f"playable.rollout.commit={commit}", "playable.cache.window_frames=4")
+    found = []
+    for name, capture in (("a", True), ("b", False)):
+        session = _wan(tmp_path / name, capture, *overrides)
+        made = _frames(session, steps=3)
+        assert session.spec.windows == (4, 3, 2)
+        for window in (2, 4, 3, 2):
+            session.set_window(window)
+            for camera in tiny.walk(4):
+                made.append(session.step([Camera(camera.camera_from_world, tiny.LENS)]))
+                session.settle()
+                assert int(session._cache.filled) == session._ring.filled(session._frame)
+        found.append(made)
+    for ours, theirs in zip(*found, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
 def test_every_number_of_frames_that_play_can_reach_is_captured() -> None:
     assert held_counts(3, 1) == [0, 1, 2, 3]
     assert held_counts(6, 3) == [0, 1, 3, 4, 6]

@@ -105,6 +105,21 @@ def test_restore_then_the_same_cameras_give_bit_identical_frames() -> None:
         assert np.array_equal(first, [restored.step([camera]) for camera in cameras[6:]])
 
 
+def test_it_remembers_all_frames_and_goes_on_from_a_state_with_fewer() -> None:
+    ours, torchs, cameras = _session("openvino"), _session("torch"), tiny.walk(9)
+    assert ours.spec.windows == (3,) and torchs.spec.windows == (3, 2)
+    with pytest.raises(ValueError, match="openvino float32 remembers 3 frames, not 2"):
+        ours.set_window(2)
+    torchs.reset(Start(seed=1), cameras[0])
+    torchs.set_window(2)
+    for camera in cameras[1:7]:
+        torchs.step([camera])
+    ours.restore(torchs.snapshot())
+    assert ours.spec.window_frames == 3
+    a, b = (session.step([cameras[7]]).astype(int) for session in (ours, torchs))
+    assert np.abs(a - b).max() <= 1  # both know the same frames
+
+
 def test_a_moved_anchor_leaves_the_next_frames_unchanged() -> None:
     plain, moved, cameras = _session("openvino"), _session("openvino"), tiny.walk(7)
     for session in (plain, moved):

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from worldmodel.prompts import named_with_nearest, nearest, prompt_parts, unknown_parts
+from distill.scenes.places import ALL_TIMES, ALL_WEATHER
+from worldmodel.prompts import (
+    GROUPS,
+    choices,
+    named_with_nearest,
+    nearest,
+    prompt_parts,
+    unknown_parts,
+    with_next,
+)
 from worldmodel.transformer import prompt_words
 
 WORDS = ("old town", "meadow village", "snowfield", "snow", "golden hour", "night", "windmill")
@@ -45,3 +54,38 @@ def test_unknown_words_are_named_with_the_nearest() -> None:
         ValueError, match=r"unknown 'town' \(old town\?\), 'lava'; known words: old"
     ):
         prompt_words(WORDS, "snow, town, lava")
+
+
+def test_the_next_word_of_a_group_takes_the_place_of_the_one_before_and_they_go_round() -> None:
+    words = ("snowfield", "day", "night", "golden hour", "clear", "snow")
+    prompt, seen = "snowfield, Day, snow", []
+    for _ in range(4):
+        prompt = with_next(prompt, "time of day", words)
+        seen.append(prompt)
+    assert seen == [
+        "snowfield, golden hour, snow",
+        "snowfield, night, snow",
+        "snowfield, day, snow",
+        "snowfield, golden hour, snow",
+    ]
+    assert with_next(prompt, "weather", words) == "snowfield, golden hour, clear"
+
+
+def test_a_prompt_without_a_word_of_a_group_gets_one_and_two_become_one() -> None:
+    words = ("snowfield", "clear", "fog", "rain")
+    assert with_next("", "weather", words) == "fog"
+    assert with_next("snowfield", "weather", words) == "snowfield, fog"
+    assert with_next("fog, snowfield, rain", "weather", words) == "rain, snowfield"
+
+
+def test_a_model_without_words_of_a_group_has_no_choices() -> None:
+    words = ("snowfield", "day", "golden hour")
+    assert choices("time of day", words) == ("golden hour", "day")
+    assert choices("weather", words) == ()
+    with pytest.raises(ValueError, match="no words for the weather"):
+        with_next("day", "weather", words)
+
+
+def test_the_groups_are_those_that_worlds_are_drawn_from() -> None:
+    assert {time.name for time in ALL_TIMES} == set(GROUPS["time of day"])
+    assert {weather.name for weather in ALL_WEATHER} == set(GROUPS["weather"])

@@ -12,7 +12,7 @@ import torch
 from tests.worldmodel import tiny
 from worldmodel.checkpoint import load_model, save_model
 from worldmodel.sampler import Sampler
-from worldmodel.session import WorldSession, load_session
+from worldmodel.session import WorldSession, load_session, windows_of
 from worldmodel.types import Start
 
 
@@ -88,6 +88,68 @@ def test_play_is_endless_because_nothing_grows() -> None:
     session.reset(Start(seed=7), shifted[0])
     far_frames = np.concatenate([session.step([camera]) for camera in shifted[1:]])
     assert np.abs(near_frames.astype(int) - far_frames.astype(int)).max() <= 1
+
+
+def test_a_shorter_memory_attends_to_the_newest_frames_only() -> None:
+    plain, short, cameras = tiny.session(), tiny.session(), tiny.walk(9)
+    for session in (plain, short):
+        session.reset(Start(seed=1), cameras[0])
+        for camera in cameras[1:7]:
+            session.step([camera])
+    assert short.spec.windows == (3, 2) and short.spec.window_frames == 3
+    short.set_window(2)
+    plain.settle()
+    plain._at = lambda _: replace(plain._sampler, held=None)  # reads all, less what the bias hides
+    oldest = torch.tensor([plain._ring.slot(4)])  # of the frames 0 (a sink), 4, 5 and 6
+    plain._cache.bias.copy_(plain._cache.bias_without(oldest))
+    assert short._ring.filled(short._frame) == 3  # slots to read, instead of 4
+    a, b = (session.step([cameras[7]]).astype(int) for session in (plain, short))
+    assert np.abs(a - b).max() <= 1
+
+
+@pytest.mark.parametrize("commit", ["clean", "own"])
+def test_a_change_of_memory_is_restored_bit_for_bit_also_where_lengths_differ(commit: str) -> None:
+    session, cameras = tiny.session(), tiny.walk(20)
+    rollout = replace(session.playable.rollout, commit=commit, solver="consistency")  # type: ignore[arg-type]
+    session.playable = replace(session.playable, rollout=rollout)
+    session.reset(Start(seed=1), cameras[0])
+    states, frames = [], []
+    for index, camera in enumerate(cameras[1:]):
+        if index % 4 == 3:
+            session.set_window(5 - session.spec.window_frames)
+        states.append(session.snapshot())
+        frames.append(session.step([camera]))
+    for begin in (12, 3, 6, 4, 0):
+        session.restore(states[begin])
+        for index in range(begin, len(frames)):
+            if index % 4 == 3 and index > begin:
+                session.set_window(5 - session.spec.window_frames)
+            assert np.array_equal(session.step([cameras[index + 1]]), frames[index])
+
+
+def test_a_runtime_of_one_length_says_so_and_goes_on_from_states_of_another() -> None:
+    short, fixed, cameras = tiny.session(), tiny.session(), tiny.walk(9)
+    fixed._windows = (3,)
+    short.reset(Start(seed=1), cameras[0])
+    short.set_window(2)
+    for camera in cameras[1:7]:
+        short.step([camera])
+    with pytest.raises(ValueError, match="torch float32 remembers 3 frames, not 2"):
+        fixed.set_window(2)
+    fixed.restore(short.snapshot())
+    assert fixed.spec.window_frames == 3
+    a, b = (session.step([cameras[7]]).astype(int) for session in (short, fixed))
+    assert np.abs(a - b).max() <= 1  # both know the same frames
+
+
+@pytest.mark.parametrize(
+    ("frames", "block", "windows"),
+    [(12, 1, (12, 8, 6)), (3, 1, (3, 2)), (1, 1, (1,)), (21, 3, (21, 14, 10)), (6, 4, (6, 4))],
+)
+def test_shorter_memories_are_two_thirds_and_half_and_hold_a_block(
+    frames: int, block: int, windows: tuple[int, ...]
+) -> None:
+    assert windows_of(frames, block) == windows
 
 
 def test_a_start_picture_must_have_the_size_of_the_model() -> None:
