@@ -30,7 +30,6 @@ class Views:
     words: Tensor  # float32 [b v], or [b f v] where they change
 
 
-@torch.no_grad()
 def rollout(
     transformer: WorldTransformer,
     autoencoder: Autoencoder,
@@ -42,6 +41,24 @@ def rollout(
     seed: int,
 ) -> Tensor:
     """Continue `context` [b f0 p c] (true latents; f0 may be 0) to the length of `views`: [b f p c]."""
+    frames = rollout_frames(
+        transformer, autoencoder, cache_config, context, views, how=how, seed=seed
+    )
+    return torch.cat(list(frames), dim=1)
+
+
+@torch.no_grad()
+def rollout_frames(
+    transformer: WorldTransformer,
+    autoencoder: Autoencoder,
+    cache_config: CacheConfig,
+    context: Tensor,
+    views: Views,
+    *,
+    how: RolloutConfig,
+    seed: int,
+) -> Iterator[Tensor]:
+    """The same, frame by frame [b 1 p c], the context first: what is made is nowhere kept."""
     device, (b, known) = context.device, context.shape[:2]
     cache = _cache(transformer, cache_config, b, device)
     mix = mix_by_matmul if device.type == "cpu" else mix_fused  # as a session does
@@ -53,7 +70,6 @@ def rollout(
     shape = (b, 1, *context.shape[2:])
     slots = torch.tensor([cache_config.slot(i) for i in range(views.cameras.shape[1])])
     slots = slots.to(device)
-    frames = []
     for index, places in enumerate(_places(transformer, views, sampler)):
         at = (words_at(views.words, index, index + 1), *places)
 
@@ -72,8 +88,7 @@ def rollout(
             sampler.commit_own(slot)
         else:
             sampler.commit(latent, full[0.0], slot, *at)
-        frames.append(latent)
-    return torch.cat(frames, dim=1)
+        yield latent
 
 
 def _cache(

@@ -9,16 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.evaluate import Model, Truth
+from distill.evaluate import Model, Truth, generate
 from distill.features import Ruler
 from distill.long_play import (
     WINDOW_FRAMES,
+    Counting,
     LongPlay,
     Statistics,
     collapse,
     play,
     rest,
-    statistics,
+    walk,
     walk_numbers,
     walk_on,
 )
@@ -82,14 +83,31 @@ def test_statistics_do_not_depend_on_how_many_frames_are_decoded_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     latents = torch.randn(2, 9, 8, 4, generator=torch.Generator().manual_seed(1))
-    whole = statistics(_model(), latents)
-    monkeypatch.setattr("distill.long_play.BATCH_FRAMES", 4)
+    whole, few = Counting(_model()), Counting(_model())
+    whole.add(latents)
+    for latent in latents.split(1, dim=1):
+        monkeypatch.setattr("distill.long_play.BATCH_FRAMES", 4)
+        few.add(latent)
     for field in fields(Statistics):
         torch.testing.assert_close(
-            getattr(statistics(_model(), latents), field.name), getattr(whole, field.name)
+            getattr(few.statistics(), field.name), getattr(whole.statistics(), field.name)
         )
-    assert whole.gradient_energy.shape == (2, 9)
-    assert whole.motion.shape == (2, 8)
+    assert whole.statistics().gradient_energy.shape == (2, 9)
+    assert whole.statistics().motion.shape == (2, 8)
+
+
+def test_of_a_long_walk_only_its_beginning_and_some_moments_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, truth = _model(), _truth()
+    views = walk_on(model, truth, KNOWN, 12)
+    all_of_it = generate(model, truth.latents[:, :KNOWN], views, 2)[:, KNOWN:]
+    monkeypatch.setattr("distill.long_play.KEPT_FRAMES", 5)
+    monkeypatch.setattr("distill.long_play.BATCH_FRAMES", 4)
+    walked = walk(model, truth, KNOWN, 12)
+    torch.testing.assert_close(walked.start, all_of_it[:, :5])
+    torch.testing.assert_close(walked.moments, all_of_it[:, [0, 9]])  # frames 1 and 10
+    assert walked.statistics.gradient_energy.shape == (2, 12)
 
 
 def _statistics(walks: int, frames: int, energy: Tensor | float = 1.0) -> Statistics:
@@ -113,14 +131,27 @@ def test_only_the_newest_frames_count_at_a_moment() -> None:
     energy = torch.cat([torch.ones(WINDOW_FRAMES), torch.full((WINDOW_FRAMES,), 0.5)])
     made = _statistics(2, frames, energy)
     found = walk_numbers(made, _statistics(2, frames), frames)
-    assert found["gradient_energy_ratio"] == {str(frames): 0.5}
+    assert found["gradient_energy_ratio"] == {"32": 1.0, str(frames): 0.5}
     curve = found["curve"]["gradient_energy_ratio"]
     assert curve[0] == 1.0 and curve[-1] == 0.5
 
 
+def test_what_a_walk_should_keep_to_and_does_not_is_named() -> None:
+    frames = 2 * WINDOW_FRAMES
+    true, made = _statistics(2, frames), _statistics(2, frames, energy=0.8)
+    darker = replace(made, mean=0.9 * made.mean)
+    found = walk_numbers(darker, true, frames)
+    assert found["exposure_ratio"] == {"32": 0.9, str(frames): 0.9}
+    assert found["outside_of_what_is_asked"]["32"] == [
+        "gradient_energy_ratio", "exposure_ratio", "colour_drift"
+    ]  # fmt: skip
+    assert found["collapsed_walks"] == {"32": 0, str(frames): 0}
+    assert not walk_numbers(true, true, frames)["outside_of_what_is_asked"]["32"]
+
+
 def test_play_reports_every_moment_it_reached() -> None:
     played = play(_model(), _truth(), KNOWN, LongPlay(walks=2, walk_frames=12, still_frames=11))
-    assert played.walks.shape == (2, 12, 8, 4)
+    assert played.walked.start.shape == (2, 12, 8, 4)
     numbers = played.numbers
     assert list(numbers["colour_drift"]) == ["12"]
     assert numbers["collapse"]["of"] == 2
