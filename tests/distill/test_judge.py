@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from distill.__main__ import main
@@ -26,6 +28,7 @@ from distill.prompt_change import WITHIN, Asking, known_to, prompt_change, visib
 from distill.rollout import Views
 from distill.scenes.changes import FRAMES as CHANGE_FRAMES
 from tests.worldmodel import tiny
+from worldmodel.checkpoint import save_model
 
 CPU = torch.device("cpu")
 FRAMES, CHANGED = 44, 12
@@ -34,7 +37,7 @@ SMALL = JudgeConfig(words={"time": ("day", "night"), "weather": ("clear", "fog")
 
 
 def bright_and_dark_clips(folder: Path) -> ClipSet:
-    """Noise that is bright by day and dark by night, and one clip that changes in the middle."""
+    """Noise that is bright by day and dark by night, and one clip that changes late."""
     random = np.random.default_rng(0)
     prompts = [DAY, NIGHT, [DAY] * CHANGED + [NIGHT] * (FRAMES - CHANGED)]
     dark = np.array([[prompt == NIGHT for prompt in _each(prompts[i])] for i in range(3)])
@@ -42,8 +45,8 @@ def bright_and_dark_clips(folder: Path) -> ClipSet:
     folder.mkdir()
     write_shard(
         folder / "00000.safetensors",
-        cameras=np.tile(np.eye(4), (3, FRAMES, 1, 1)),
-        intrinsics=np.ones((3, FRAMES, 4), np.float32),
+        cameras=np.stack([[c.camera_from_world for c in tiny.walk(FRAMES, i)] for i in range(3)]),
+        intrinsics=np.tile(np.array([0.6, 1.05, 0.5, 0.5], np.float32), (3, FRAMES, 1)),
         prompts=prompts,
         metadata={},
         frames=(noise + np.where(dark, 0, 150)[..., None, None, None]).astype(np.uint8),
@@ -234,3 +237,32 @@ def test_the_command_trains_a_judge_and_refuses_to_lose_one(
     assert "already there" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "judge.bin")]) == 2
     assert "must end in .safetensors" in capsys.readouterr().err
+
+
+def test_an_evaluation_with_a_judge_holds_numbers_plot_page_and_pictures_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TURN_FRAMES", "OUT_FRAMES"):
+        monkeypatch.setattr(f"distill.returning.{name}", 3)
+    clips = bright_and_dark_clips(tmp_path / "clips")
+    words = JudgeConfig(words={"time": ("day", "night")}, widths=(8, 8))
+    held_out = {"frames": 9, "accuracy": {"time": 0.9}, "true_changes": None}
+    told = {"trained_on": "nothing", "held_out": held_out}
+    save_judge(Judge(words), told, tmp_path / "judge.safetensors")
+    vocabulary = ("day", "night")
+    save_model(
+        tmp_path / "model", tiny.playable(), tiny.autoencoder(), tiny.transformer(vocabulary)
+    )
+    out = tmp_path / "results" / "evaluation.json"
+    command = ["evaluate", str(tmp_path / "model"), "--data", str(clips.folder), "--out", str(out)]
+    command += ["--judge", str(tmp_path / "judge.safetensors"), "--quick", "--longest", "8"]
+    command += ["--walks", "2", "--walk-frames", "12", "--still-frames", "4", "--device", "cpu"]
+    assert main(command) == 0
+    result = json.loads(out.read_text())
+    assert set(result["prompt_change_visible"]) == {"10", "30"}
+    assert result["prompt_change"]["by_head"]["time"]["walks"] == 3
+    page = out.with_suffix(".md").read_text()
+    assert "## Changes of the prompt" in page and "held-out clips have no changes" in page
+    assert "evaluation-prompts.svg" in page and "evaluation-time.jpg" in page
+    assert (out.parent / "evaluation-prompts.svg").is_file()
+    assert Image.open(out.parent / "evaluation-time.jpg").size == (7 * 64, 3 * 32)
