@@ -56,17 +56,17 @@ def evaluate(
         ValueError: if nothing moves in the clips, or the judge has nothing to tell apart.
     """
     began = time.monotonic()
+    change = None if asking is None else prompt_change(model, truth, extent.known, asking)
+    asked = time.monotonic()
     comparison = compare_with_truth(model, truth, extent, ruler)
     rows = comparison.rows
     compared = time.monotonic()
     played = play(model, truth, extent.known, long_play)
     returned = returning(model, first_clips(truth, long_play.walks), ruler)
-    walked = time.monotonic()
-    change = None if asking is None else prompt_change(model, truth, extent.known, asking)
     seconds = {
-        "compared with truth": round(compared - began, 1),
-        "long play": round(walked - compared, 1),
-        "changes of prompt": round(time.monotonic() - walked, 1),
+        "changes of prompt": round(asked - began, 1),
+        "compared with truth": round(compared - asked, 1),
+        "long play": round(time.monotonic() - compared, 1),
     }
     cameras = {name: row.pop("camera") for name, row in rows.items()}
     name = steps_name(model.playable.rollout.steps)
