@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 
 import numpy as np
@@ -27,6 +28,7 @@ from distill.returning import returning, views_along, ways
 from distill.rollout import Views
 from distill.viewpoints import viewpoint_of
 from tests.worldmodel import tiny
+from worldmodel.sampler import Commit, Solver
 from worldmodel.types import check_rigid
 
 KNOWN = 2
@@ -134,6 +136,58 @@ def test_only_the_newest_frames_count_at_a_moment() -> None:
     assert found["gradient_energy_ratio"] == {"32": 1.0, str(frames): 0.5}
     curve = found["curve"]["gradient_energy_ratio"]
     assert curve[0] == 1.0 and curve[-1] == 0.5
+
+
+class Overwriting:
+    """What `CudaGraph` promises, on a CPU: inputs are copied, the output is its own, it warms up."""
+
+    def __init__(self, function: Callable[..., Tensor], example: tuple[Tensor, ...]) -> None:
+        self.function, self.inputs = function, [x.clone() for x in example]
+        self.output = function(*self.inputs).clone()
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        for mine, new in zip(self.inputs, inputs, strict=True):
+            assert (mine.shape, mine.dtype) == (new.shape, new.dtype)
+            mine.copy_(new)
+        return self.output.copy_(self.function(*self.inputs))
+
+
+@pytest.mark.parametrize("solver", ["euler", "consistency"])
+@pytest.mark.parametrize("commit", ["clean", "own"])
+def test_a_walk_of_captured_graphs_is_the_walk(
+    solver: Solver, commit: Commit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = replace(tiny.playable().rollout, solver=solver, commit=commit)
+    model = replace(_model(), playable=replace(tiny.playable(), rollout=how))
+    truth = _truth()
+    views = walk_on(model, truth, KNOWN, 20)
+    plain = generate(model, truth.latents[:, :KNOWN], views, 2)
+    monkeypatch.setattr("distill.rollout.CudaGraph", Overwriting)
+    monkeypatch.setattr("distill.rollout.worth_capturing", lambda *_: True)
+    assert torch.equal(generate(model, truth.latents[:, :KNOWN], views, 2), plain)
+
+
+@pytest.mark.gpu
+def test_a_long_walk_on_a_gpu_is_the_walk_without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cuda")
+    here = _model()
+    there = replace(
+        here,
+        device=device,
+        autoencoder=here.autoencoder.to(device),
+        transformer=here.transformer.to(device),
+    )
+    truth = _truth()
+    views = walk_on(there, truth, KNOWN, 40)
+    moved = Views(
+        cameras=views.cameras.to(device),
+        intrinsics=views.intrinsics.to(device),
+        words=views.words.to(device),
+    )
+    plain = generate(there, truth.latents[:, :KNOWN].to(device), moved, 2)
+    monkeypatch.setattr("distill.rollout.CAPTURED_FRAMES", 1)
+    graphs = generate(there, truth.latents[:, :KNOWN].to(device), moved, 2)
+    torch.testing.assert_close(graphs, plain, atol=1e-3, rtol=1e-3)
 
 
 def test_what_a_walk_should_keep_to_and_does_not_is_named() -> None:
