@@ -10,9 +10,13 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from distill.clips import ClipSet
+    from distill.prompt_change import Asking
 
 E = TypeVar("E", bound=Any)
 
@@ -61,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_making(command)
     _add_measuring(command)
+    _add_judge(command)
     _add_import(command)
     _add_data(command)
     starts = command("starts", _starts, "render start frames from a table of places")
@@ -147,6 +152,7 @@ def _add_measuring(command: Callable[[str, Any, str], argparse.ArgumentParser]) 
     evaluate.add_argument("--still-frames", type=int, help="of a resting camera; default 200")
     evaluate.add_argument("--videos", type=int, default=2, help="long walks written as videos")
     evaluate.add_argument("--ruler", type=Path, help="measure in the features of another model")
+    evaluate.add_argument("--judge", type=Path, help="a file: also measure changes of the prompt")
     evaluate.add_argument("--commit", help="of this code, where there is no git to ask")
     evaluate.add_argument("--device")
 
@@ -172,6 +178,19 @@ def _add_measuring(command: Callable[[str, Any, str], argparse.ArgumentParser]) 
     sample.add_argument("--clips", type=int, default=10)
     sample.add_argument("--columns", default="0,1,4,8,16,24,32")
     sample.add_argument("--device")
+
+
+def _add_judge(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
+    judge = command("judge", _judge, "train what tells place, hour and weather of a frame")
+    judge.add_argument("what", choices=("train",))
+    judge.add_argument(
+        "--data", type=Path, required=True, help="rendered clips; prompts are labels"
+    )
+    judge.add_argument("--held-out", type=Path, required=True, help="clips to measure it on")
+    judge.add_argument("--overwrite", action="store_true")
+    judge.add_argument("--out", type=Path, required=True, help="a .safetensors file")
+    judge.add_argument("--steps", type=int, default=1500)
+    judge.add_argument("--device")
 
 
 def _add_import(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
@@ -426,12 +445,39 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         load_for_evaluation(arguments.ruler, arguments.device) if arguments.ruler else model
     )
     ruler = Ruler(measured_by.playable.name, measured_by.autoencoder.encoder)
+    asking = _asking(arguments, clips, extent.known)
     truth = load_truth(clips, model, extent.clips, extent.known + extent.longest)
-    evaluation = evaluate(model, truth, extent, long_play, ruler)
+    evaluation = evaluate(model, truth, extent, long_play, ruler, asking)
     if arguments.commit:
         evaluation.numbers["commit"] = arguments.commit
     write_report(evaluation, model, truth, extent, arguments.out, videos=arguments.videos)
     print(arguments.out.with_suffix(".md").read_text(encoding="utf-8"))
+
+
+def _asking(arguments: argparse.Namespace, clips: ClipSet, known: int) -> Asking | None:
+    if arguments.judge is None:
+        return None
+    from distill.judge import load_judge
+    from distill.prompt_change import Asking
+    from worldmodel.session import choose_device
+
+    judge, measured = load_judge(arguments.judge)
+    prompts = [clips.frame_prompts(clip)[known - 1] for clip in range(len(clips))]
+    return Asking(judge.to(choose_device(arguments.device)), measured, prompts)
+
+
+def _judge(arguments: argparse.Namespace) -> None:
+    from distill.clips import ClipSet
+    from distill.judge_training import JudgeTraining, train_judge
+    from worldmodel.session import choose_device
+
+    _refuse_to_overwrite(arguments)
+    if arguments.out.suffix != ".safetensors":
+        raise ValueError(f"--out {arguments.out}: must end in .safetensors")
+    training = JudgeTraining(steps=arguments.steps)
+    clips, held_out = ClipSet(arguments.data), ClipSet(arguments.held_out)
+    device = choose_device(arguments.device)
+    print(json.dumps(train_judge(clips, held_out, arguments.out, training, device), indent=1))
 
 
 def _filled(extent: E, given: dict[str, Any]) -> E:

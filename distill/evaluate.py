@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from distill.clips import ClipSet
 from distill.encode import encode
-from distill.rollout import Views, rollout
+from distill.rollout import Views, rollout_frames
 from worldmodel.autoencoder import Autoencoder, frames_to_uint8
 from worldmodel.checkpoint import PlayableConfig
 from worldmodel.transformer import WorldTransformer, prompt_words
@@ -107,7 +107,12 @@ def load_truth(clips: ClipSet, model: Model, count: int, frames: int) -> Truth:
 
 def generate(model: Model, known: Tensor, views: Views, steps: int) -> Tensor:
     """Latents [b f p c] that begin with the true ones `known` [b f0 p c]."""
-    return rollout(
+    return torch.cat(list(generate_frames(model, known, views, steps)), dim=1)
+
+
+def generate_frames(model: Model, known: Tensor, views: Views, steps: int) -> Iterator[Tensor]:
+    """The same, frame by frame [b 1 p c]: of long walks nobody keeps them all."""
+    return rollout_frames(
         model.transformer,
         model.autoencoder,
         model.playable.cache,

@@ -2,31 +2,52 @@
 
 The model walks through worlds it makes up itself for a thousand frames and more. What it shows there has
 no true counterpart, so its statistics are held against those of the true frames of the same worlds, and
-what the true frames' own end differs by is reported beside.
+what the true frames' own end differs by is reported beside. Frames are counted and forgotten, so a walk
+may be of any length.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from distill.comparison import colour_drift
-from distill.evaluate import BATCH_FRAMES, SEED, Model, Truth, decode, generate
+from distill.evaluate import (
+    BATCH_FRAMES,
+    SEED,
+    Model,
+    Truth,
+    decode,
+    generate,
+    generate_frames,
+)
 from distill.metrics import colour, gradient_energy, motion, psnr_db
 from distill.rollout import Views
 from distill.scenes.paths import draw_commands, viewpoints_for
 from distill.viewpoints import viewpoint_of
 from worldmodel.autoencoder import frames_to_float, frames_to_uint8
 
-REPORTED = (100, 300, 1000, 3000, 10_000)  # frames after the last true one
+REPORTED = (32, 100, 300, 1000, 3000, 10_000)  # frames after the last true one
+SHOWN = (1, 10, 30, 100, 300, 1000, 3000, 10_000)  # of which pictures are kept
+KEPT_FRAMES = 1000  # of each walk, for videos
 RESTED = (10, 50, 100, 200, 500, 1000)  # frames of rest after which the picture is looked at
 WINDOW_FRAMES = 50  # statistics of a moment are those of the frames up to it
 CURVE_POINTS = 40
 FIELDS = ("gradient_energy", "mean", "variance", "motion")
+LUMA = (0.2126, 0.7152, 0.0722)  # ITU-R BT.709, of red, green and blue
+# What a walk should keep to, of its worlds' truth, however long it is.
+ASKED = {
+    "gradient_energy_ratio": (0.85, 1.15),
+    "exposure_ratio": (0.95, 1.05),
+    "colour_drift": (0.0, 0.05),
+    "colour_variance_drift": (0.0, 0.05),
+}
 # What a walk's end may be, of its own world's truth; outside it has collapsed.
 BOUNDS = {"gradient_energy": (0.5, 2.0), "colour_variance": (0.25, 4.0), "motion": (0.1, 10.0)}
 
@@ -71,11 +92,20 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True)
+class Walked:
+    """What is left of long walks."""
+
+    statistics: Statistics  # of all their frames
+    start: Tensor  # latents [b f p c] of the first KEPT_FRAMES
+    moments: Tensor  # latents [b m p c] of those frames SHOWN that were reached
+
+
+@dataclass(frozen=True, slots=True)
 class Played:
     """What came out, to be looked at."""
 
     numbers: dict[str, Any]
-    walks: Tensor  # latents [b f p c]
+    walked: Walked
     still: Tensor  # latents [b f p c]
 
 
@@ -84,18 +114,32 @@ def play(model: Model, truth: Truth, known: int, extent: LongPlay) -> Played:
     """Walk on from the first clips, and rest in them, with the steps the model is played with."""
     few = first_clips(truth, extent.walks)
     steps = model.playable.rollout.steps
-    views = walk_on(model, few, known, extent.walk_frames)
-    walks = generate(model, few.latents[:, :known], views, steps)[:, known:]
+    walked = walk(model, few, known, extent.walk_frames)
     resting = rest(few, extent.still_frames)
     still = generate(model, few.latents[:, :1], resting, steps)
     numbers = {
-        "walks": len(walks),
+        "walks": len(walked.start),
         "frames": extent.walk_frames,
         "steps": steps,
-        **walk_numbers(statistics(model, walks), true_statistics(few), extent.walk_frames),
+        **walk_numbers(walked.statistics, true_statistics(few), extent.walk_frames),
         "still": still_numbers(model, still, few),
     }
-    return Played(numbers, walks, still)
+    return Played(numbers, walked, still)
+
+
+def walk(model: Model, truth: Truth, known: int, frames: int) -> Walked:
+    """Walk on from every clip for `frames` frames, of which only what `Walked` holds is kept."""
+    views, steps = walk_on(model, truth, known, frames), model.playable.rollout.steps
+    made = islice(generate_frames(model, truth.latents[:, :known], views, steps), known, None)
+    counting = Counting(model)
+    start, moments = [], []
+    for number, latent in enumerate(tqdm(made, "long play", frames, unit="frame"), 1):
+        counting.add(latent)
+        if number <= KEPT_FRAMES:
+            start.append(latent)
+        if number in SHOWN:
+            moments.append(latent)
+    return Walked(counting.statistics(), torch.cat(start, 1), torch.cat(moments, 1))
 
 
 def first_clips(truth: Truth, count: int) -> Truth:
@@ -134,16 +178,33 @@ def rest(truth: Truth, frames: int) -> Views:
     )
 
 
-def statistics(model: Model, latents: Tensor) -> Statistics:
-    """Of the frames of latents [b f p c], decoded a few at a time: long walks fit into no memory."""
-    chunk = max(BATCH_FRAMES // len(latents), 2)
-    parts, before = [], None
-    for piece in latents.split(chunk, dim=1):
-        frames = frames_to_float(frames_to_uint8(decode(model, piece.flatten(0, 1))))
-        clips = frames.unflatten(0, piece.shape[:2])
-        parts.append(_of(clips if before is None else torch.cat([before, clips], 1), before))
-        before = clips[:, -1:]
-    return Statistics(*(torch.cat([getattr(x, n) for x in parts], 1) for n in FIELDS))
+@dataclass(slots=True)
+class Counting:
+    """Counts the statistics of frames that come one after the other, and forgets the frames."""
+
+    model: Model
+    _waiting: list[Tensor] = field(default_factory=list)  # latents [b f p c]
+    _before: Tensor | None = None  # the last frame that was counted
+    _parts: list[Statistics] = field(default_factory=list)
+
+    def add(self, latents: Tensor) -> None:
+        """The next frames, latents [b f p c]; decoded when there are enough of them."""
+        self._waiting.append(latents)
+        if len(latents) * sum(x.shape[1] for x in self._waiting) >= BATCH_FRAMES:
+            self._count()
+
+    def statistics(self) -> Statistics:
+        """Of all frames so far."""
+        if self._waiting:
+            self._count()
+        return Statistics(*(torch.cat([getattr(x, n) for x in self._parts], 1) for n in FIELDS))
+
+    def _count(self) -> None:
+        latents, before = torch.cat(self._waiting, dim=1), self._before
+        frames = frames_to_float(frames_to_uint8(decode(self.model, latents.flatten(0, 1))))
+        clips = frames.unflatten(0, latents.shape[:2])
+        self._parts.append(_of(clips if before is None else torch.cat([before, clips], 1), before))
+        self._waiting, self._before = [], clips[:, -1:]
 
 
 def true_statistics(truth: Truth) -> Statistics:
@@ -165,12 +226,19 @@ def walk_numbers(made: Statistics, true: Statistics, frames: int) -> dict[str, A
     numbers = {name: {m: found[name] for m, found in at.items()} for name in at[str(frames)]}
     length = true.gradient_energy.shape[1]  # the end of the true clips against all of them
     floor = _against(true.until(length), true) if length >= 2 * WINDOW_FRAMES else None
+    outside = {
+        m: [key for key, (low, high) in ASKED.items() if not low <= found[key] <= high]
+        for m, found in at.items()
+    }
     curve = sorted({int(m) for m in np.linspace(1, frames, CURVE_POINTS)})
     along = {m: _against(made.until(m), true) for m in curve}
     return {
         **numbers,
         "floor": floor,
+        "asked": {key: list(bounds) for key, bounds in ASKED.items()},
+        "outside_of_what_is_asked": outside,
         "collapse": collapse(made, true, frames),
+        "collapsed_walks": {m: collapse(made, true, int(m))["collapsed_walks"] for m in at},
         "curve": {"frame": curve}
         | {name: [along[m][name] for m in curve] for name in along[frames]},
     }
@@ -180,8 +248,11 @@ def _against(made: Statistics, true: Statistics) -> dict[str, float]:
     energy = made.gradient_energy.mean() / true.gradient_energy.mean()
     moving = made.motion.mean() / true.motion.mean().clamp_min(1e-9)
     drift = colour_drift((made.mean, made.variance), (true.mean, true.variance))
+    luma = torch.tensor(LUMA, device=true.mean.device)
+    exposure = (made.mean @ luma).mean() / (true.mean @ luma).mean()
     return {
         "gradient_energy_ratio": round(float(energy), 3),
+        "exposure_ratio": round(float(exposure), 3),
         **drift,
         "motion_ratio": round(float(moving), 3),
     }

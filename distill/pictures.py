@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,43 +16,49 @@ from PIL import Image
 from torch import Tensor
 
 from distill.evaluate import BATCH_FRAMES, Extent, Model, Truth, contact_sheet, decode_clips
-from distill.long_play import Played
+from distill.long_play import SHOWN, Played
+from distill.result import Evaluation
 
 ROWS = 8
-WALKED = (1, 10, 30, 100, 300, 1000, 3000, 10_000)  # frames shown of a long walk
 RESTED = (1, 10, 50, 100, 200)
+ASKED = (0, 1, 3, 5, 10, 20, 30)  # frames since the last one before a change of the prompt
 BT709 = 1  # the code of primaries, transfer and matrix in H.264
 
 
 def write_pictures(
-    model: Model, truth: Truth, made: Tensor, played: Played, extent: Extent, page: Path
+    model: Model, truth: Truth, evaluation: Evaluation, extent: Extent, page: Path
 ) -> dict[str, str]:
-    """Sheets beside `page`, named after it: their titles by file name.
-
-    `made` is what the model generated of the first clips, uint8 [b f H W 3].
-    """
+    """Sheets beside `page`, named after it: their titles by file name."""
+    made, played = evaluation.made, evaluation.played
     columns = [extent.known - 1 + h for h in (0, *extent.horizons)]
     sheets = {
         "frames": contact_sheet(truth.frames[:ROWS, columns], made[:ROWS, columns]),
-        "walks": _sheet(model, played.walks, [n - 1 for n in WALKED]),
+        "walks": _sheet(model, played.walked.moments, range(len(SHOWN))),
         "still": _sheet(model, played.still, RESTED),
     }
     titles = {
         "frames": "Truth above, generated below: the last true frame, then frames "
         + ", ".join(map(str, extent.horizons))
         + " after it",
-        "walks": "Self-generated walks, frames " + _up_to(WALKED, played.walks.shape[1]),
+        "walks": "Self-generated walks, frames " + _up_to(SHOWN, played.numbers["frames"]),
         "still": "A camera at rest, frames " + _up_to(RESTED, played.still.shape[1] - 1),
     }
+    for asked in evaluation.asked:
+        sheets[asked.head] = _rows(asked.frames[:ROWS, list(ASKED)])
+        told = "; ".join(asked.prompts[:ROWS])
+        titles[asked.head] = (
+            f"The {asked.head} in the prompt changes: the last frame before, then frames"
+            f" {', '.join(map(str, ASKED[1:]))} after. Row by row it becomes: {told}"
+        )
     for name, pixels in sheets.items():
         save_picture(pixels, _beside(page, f"{name}.jpg"))
     return {_beside(page, f"{name}.jpg").name: title for name, title in titles.items()}
 
 
 def write_videos(model: Model, played: Played, count: int, page: Path) -> list[str]:
-    """The first walks as videos beside `page`; their file names."""
+    """The beginning of the first walks as videos beside `page`; their file names."""
     names = []
-    for nth, walk in enumerate(played.walks[:count], 1):
+    for nth, walk in enumerate(played.walked.start[:count], 1):
         path = _beside(page, f"walk-{nth}.mp4")
         write_video(model, walk, model.playable.frames_per_second, path)
         names.append(path.name)
@@ -66,12 +73,14 @@ def _up_to(numbers: tuple[int, ...], last: int) -> str:
     return ", ".join(str(n) for n in numbers if n <= last)
 
 
-def _sheet(
-    model: Model, latents: Tensor, columns: list[int] | tuple[int, ...]
-) -> NDArray[np.uint8]:
+def _sheet(model: Model, latents: Tensor, columns: Sequence[int]) -> NDArray[np.uint8]:
     """One row for each of the first clips of latents [b f p c], of those columns that exist."""
     chosen = [column for column in columns if column < latents.shape[1]]
-    frames = decode_clips(model, latents[:ROWS, chosen]).cpu()
+    return _rows(decode_clips(model, latents[:ROWS, chosen]).cpu())
+
+
+def _rows(frames: Tensor) -> NDArray[np.uint8]:
+    """Frames uint8 [b n H W 3] as one picture."""
     return rearrange(frames, "b n h w c -> (b h) (n w) c").numpy()
 
 

@@ -29,8 +29,8 @@ def write_report(
     """Write `path` (JSON); a page of the same name, sheets and videos of some walks beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_result(evaluation.numbers, path)
-    made, played = evaluation.made, evaluation.played
-    sheets = write_pictures(model, truth, made, played, extent, path)
+    played = evaluation.played
+    sheets = write_pictures(model, truth, evaluation, extent, path)
     films = write_videos(model, played, videos, path)
     lines = [page(evaluation.numbers), "## Plots", ""]
     for name, svg in plots(evaluation.numbers).items():
@@ -59,13 +59,24 @@ def plots(result: Result) -> dict[str, str]:
     walked = ("gradient_energy_ratio", "motion_ratio", "colour_drift", "colour_variance_drift")
     named = {key.replace("_", " "): along(key) for key in walked}
     frame = "frames after the last true one"
+    asked = result["prompt_change"]
+    change = {} if asked is None else {"prompts": _plot_of_change(asked["curve"])}
     return {
         "psnr": line_plot("PSNR to truth, dB", frame, by_horizon("psnr_db"), log_x=True),
         "sharpness": line_plot(
             "Gradient energy, of truth's", frame, by_horizon("gradient_energy_ratio"), log_x=True
         ),
         "long-play": line_plot("Self-generated walks against truth", frame, named),
+        **change,
     }
+
+
+def _plot_of_change(curve: Mapping[str, Sequence[float]]) -> str:
+    lines = {
+        name: [(float(frame), share) for frame, share in enumerate(shares, 1)]
+        for name, shares in curve.items()
+    }
+    return line_plot("Walks judged as the new word", "frames after the change of prompt", lines)
 
 
 def page(result: Result) -> str:
@@ -84,6 +95,8 @@ def page(result: Result) -> str:
     lines += ["", "## Camera", "", *_camera(result["camera"])]
     lines += ["", "## Over whole clips", "", *_over_clips(result)]
     lines += ["", "## Long play", "", *_long_play(result)]
+    if result["prompt_change"] is not None:
+        lines += ["", "## Changes of the prompt", "", *_prompt_change(result["prompt_change"])]
     return "\n".join(lines) + "\n"
 
 
@@ -159,21 +172,26 @@ def _over_clips(result: Result) -> list[str]:
 
 def _long_play(result: Result) -> list[str]:
     played, still = result["long_play"], result["still"]
-    keys = ("gradient_energy_ratio", "colour_drift", "colour_variance_drift", "motion_ratio")
+    keys = (*played["asked"], "motion_ratio")
     moments = list(played[keys[0]])
     floor = played["floor"] or {}
+    asked = {key: "{:g} to {:g}".format(*bounds) for key, bounds in played["asked"].items()}
     body = [
-        [key.replace("_", " "), *(f"{played[key][m]:.3f}" for m in moments), f"{floor[key]:.3f}"]
-        if floor
-        else [key.replace("_", " "), *(f"{played[key][m]:.3f}" for m in moments), ""]
+        [
+            key.replace("_", " "),
+            *(f"{played[key][m]:.3f}" for m in moments),
+            f"{floor[key]:.3f}" if floor else "",
+            asked.get(key, ""),
+        ]
         for key in keys
     ]
+    body.append(["collapsed walks", *(str(n) for n in played["collapsed_walks"].values()), "", ""])
     lines = [
         f"{played['walks']} self-generated walks of {played['frames']} frames, with"
         f" {played['steps']} steps; statistics of the last 50 frames before each moment against the"
         " true frames of the same worlds. Floor: the true clips' own last 50 frames.",
         "",
-        *table(["", *(f"frame {m}" for m in moments), "floor"], body),
+        *table(["", *(f"frame {m}" for m in moments), "floor", "asked"], body),
         "",
         f"After {played['collapse']['at_frame']} frames: {played['collapse']['statement']}"
         f" ({played['collapse']['rule']}).",
@@ -207,4 +225,65 @@ def _returning(result: Result) -> list[str]:
         f" its own world's first frame is the nearest (by chance {chance:.0%}).",
         "",
         *table(head, body),
+    ]
+
+
+def _prompt_change(found: Mapping[str, Any]) -> list[str]:
+    within = list(found["visible"])
+    judge = found["judge"]
+    columns = ("visible", "not_asked", "stays")
+    body = [
+        [
+            head,
+            str(row["walks"]),
+            *(f"{row[key][n]:.0%}" for key in columns for n in within),
+        ]
+        for head, row in found["by_head"].items()
+    ]
+    titles = ("new word seen", "without the change", "old word seen without the change")
+    words = [
+        [word, str(row["walks"]), f"{row['visible']:.0%}"]
+        for head in found["by_head"].values()
+        for word, row in head["by_word"].items()
+    ]
+    seen = ", ".join(f"{share:.0%} by frame {n}" for n, share in found["visible"].items())
+    return [
+        f"In {found['walks']} walks the hour or the weather of the prompt changes after"
+        f" {found['frames_before']} generated frames. A judge sees the new word in {seen}: "
+        f"{found['rule']}.",
+        "",
+        *table(["", "walks", *(f"{t}, frame {n}" for t in titles for n in within)], body),
+        "",
+        *table(["changed to", "walks", f"new word seen by frame {within[-1]}"], words),
+        "",
+        *_of_judge(judge, found),
+    ]
+
+
+def _of_judge(judge: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    held_out = judge["held_out"]
+    rows = {
+        f"{held_out['frames']} true frames it has not seen": held_out["accuracy"],
+        "the last true frames here": found["accuracy_on_true_frames"],
+        "the same through the autoencoder": found["accuracy_on_reconstructed_frames"],
+    }
+    heads = list(held_out["accuracy"])
+    body = [
+        [name, *("" if row.get(head) is None else f"{row[head]:.0%}" for head in heads)]
+        for name, row in rows.items()
+    ]
+    changes = held_out["true_changes"]
+    limit = (
+        "Its held-out clips have no changes."
+        if changes is None
+        else f"Of {changes['changes']} changes in true renders it sees "
+        + ", ".join(f"{share:.0%} by frame {n}" for n, share in changes["visible"].items())
+        + "."
+    )
+    return [
+        f"The judge (digest {judge['digest']}, trained on {judge['trained_on']}) is right in:",
+        "",
+        *table(["", *heads], body),
+        "",
+        limit,
     ]

@@ -26,6 +26,7 @@ from distill.evaluate import (
 )
 from distill.features import Ruler
 from distill.long_play import LongPlay, Played, first_clips, play
+from distill.prompt_change import Asked, Asking, prompt_change
 from distill.returning import returning
 
 TO_TRUTH = ("psnr_db", "psnr_margin_db", "ssim", "perceptual")
@@ -38,20 +39,33 @@ class Evaluation:
     numbers: dict[str, Any]
     made: Tensor  # what the model generated after the true frames, uint8 [b f H W 3]
     played: Played
+    asked: list[Asked]  # changes of the prompt; empty without a judge
 
 
 def evaluate(
-    model: Model, truth: Truth, extent: Extent, long_play: LongPlay, ruler: Ruler
+    model: Model,
+    truth: Truth,
+    extent: Extent,
+    long_play: LongPlay,
+    ruler: Ruler,
+    asking: Asking | None = None,
 ) -> Evaluation:
-    """All measurements of a model, and what was generated for them."""
+    """All measurements of a model, and what was generated for them; of prompts only if one judges.
+
+    Raises:
+        ValueError: if nothing moves in the clips, or the judge has nothing to tell apart.
+    """
     began = time.monotonic()
+    change = None if asking is None else prompt_change(model, truth, extent.known, asking)
+    asked = time.monotonic()
     comparison = compare_with_truth(model, truth, extent, ruler)
     rows = comparison.rows
     compared = time.monotonic()
     played = play(model, truth, extent.known, long_play)
     returned = returning(model, first_clips(truth, long_play.walks), ruler)
     seconds = {
-        "compared with truth": round(compared - began, 1),
+        "changes of prompt": round(asked - began, 1),
+        "compared with truth": round(compared - asked, 1),
         "long play": round(time.monotonic() - compared, 1),
     }
     cameras = {name: row.pop("camera") for name, row in rows.items()}
@@ -67,6 +81,8 @@ def evaluate(
         "camera": {"renderer's truth": comparison.camera_of_truth, **cameras},
         "frechet_distance": own.get("frechet"),
         "frechet": comparison.frechet,
+        "prompt_change_visible": None if change is None else change.numbers["visible"],
+        "prompt_change": None if change is None else change.numbers,
         "still": played.numbers["still"],
         "returning": returned,
         "long_play": {key: x for key, x in played.numbers.items() if key != "still"},
@@ -78,7 +94,7 @@ def evaluate(
         "rows": rows,
         "seconds": seconds,
     }
-    return Evaluation(result, comparison.own, played)
+    return Evaluation(result, comparison.own, played, [] if change is None else change.asked)
 
 
 def circumstances(model: Model) -> dict[str, Any]:
@@ -97,8 +113,8 @@ def circumstances(model: Model) -> dict[str, Any]:
 def headline(rows: dict[str, Row], own: Row, played: dict[str, Any]) -> dict[str, Any]:
     """The numbers of the model as it is played; `own` is its row."""
     drifting = {
-        name: {h: own[name][h] for h in FAR if h in own[name]} | played[name] for name in DRIFTING
-    }
+        name: played[name] | {h: own[name][h] for h in FAR if h in own[name]} for name in DRIFTING
+    }  # against the true frame where there is one
     reconstructed = rows[RECONSTRUCTED]
     baselines = {name: row for name, row in rows.items() if "step" not in name or "wrong" in name}
     return {

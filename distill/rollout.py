@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +12,13 @@ from worldmodel import flow
 from worldmodel.attention import mix_by_matmul, mix_fused
 from worldmodel.autoencoder import Autoencoder
 from worldmodel.checkpoint import RolloutConfig
+from worldmodel.cuda_graph import CudaGraph
 from worldmodel.kv_cache import CacheConfig, KVCache
 from worldmodel.sampler import Sampler, sample
 from worldmodel.transformer import WorldTransformer, words_at
 
 ANCHOR_FRAMES = 16
+CAPTURED_FRAMES = 256  # shorter rollouts are over before their graphs were captured
 
 _Tensors = tuple[Tensor, ...]
 
@@ -30,7 +32,6 @@ class Views:
     words: Tensor  # float32 [b v], or [b f v] where they change
 
 
-@torch.no_grad()
 def rollout(
     transformer: WorldTransformer,
     autoencoder: Autoencoder,
@@ -42,6 +43,24 @@ def rollout(
     seed: int,
 ) -> Tensor:
     """Continue `context` [b f0 p c] (true latents; f0 may be 0) to the length of `views`: [b f p c]."""
+    frames = rollout_frames(
+        transformer, autoencoder, cache_config, context, views, how=how, seed=seed
+    )
+    return torch.cat(list(frames), dim=1)
+
+
+@torch.no_grad()
+def rollout_frames(
+    transformer: WorldTransformer,
+    autoencoder: Autoencoder,
+    cache_config: CacheConfig,
+    context: Tensor,
+    views: Views,
+    *,
+    how: RolloutConfig,
+    seed: int,
+) -> Iterator[Tensor]:
+    """The same, frame by frame [b 1 p c], the context first: what is made is nowhere kept."""
     device, (b, known) = context.device, context.shape[:2]
     cache = _cache(transformer, cache_config, b, device)
     mix = mix_by_matmul if device.type == "cpu" else mix_fused  # as a session does
@@ -53,12 +72,21 @@ def rollout(
     shape = (b, 1, *context.shape[2:])
     slots = torch.tensor([cache_config.slot(i) for i in range(views.cameras.shape[1])])
     slots = slots.to(device)
-    frames = []
+    passes = Passes(sampler.denoise, sampler.commit, sampler.commit_own)
     for index, places in enumerate(_places(transformer, views, sampler)):
         at = (words_at(views.words, index, index + 1), *places)
+        if index == 0 and worth_capturing(device, len(slots)):
+            empty = torch.zeros(shape, device=device)
+            passes = captured(sampler, empty, full[0.0], slots[:1], at)
 
-        def denoise(latent: Tensor, now: float, to: float, at: _Tensors = at) -> Tensor:
-            return sampler.denoise(latent, full[now], full[to], *at)
+        def denoise(
+            latent: Tensor,
+            now: float,
+            to: float,
+            at: _Tensors = at,
+            one_step: Callable[..., Tensor] = passes.denoise,
+        ) -> Tensor:
+            return one_step(latent, full[now], full[to], *at)
 
         def fresh_noise() -> Tensor:
             return torch.randn(shape, generator=noise, device=device)
@@ -68,12 +96,34 @@ def rollout(
             latent = context[:, index : index + 1]
         else:
             latent = sample(denoise, fresh_noise, levels if index else first_levels, how.solver)
+            latent = latent.clone()  # a captured graph owns its output and overwrites it
         if index >= known and how.commit == "own":
-            sampler.commit_own(slot)
+            passes.commit_own(slot)
         else:
-            sampler.commit(latent, full[0.0], slot, *at)
-        frames.append(latent)
-    return torch.cat(frames, dim=1)
+            passes.commit(latent, full[0.0], slot, *at)
+        yield latent
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """The functions of a `Sampler` that a rollout calls, as they are or captured."""
+
+    denoise: Callable[..., Tensor]
+    commit: Callable[..., Tensor]
+    commit_own: Callable[..., Tensor]
+
+
+def worth_capturing(device: torch.device, frames: int) -> bool:
+    return device.type == "cuda" and frames >= CAPTURED_FRAMES
+
+
+def captured(sampler: Sampler, latent: Tensor, level: Tensor, slot: Tensor, at: _Tensors) -> Passes:
+    """The same as replayed CUDA graphs, which cost a GPU no launches; the memory is empty then."""
+    denoise = CudaGraph(sampler.denoise, (latent, level, level, *at))
+    commit = CudaGraph(sampler.commit, (latent, level, slot, *at))
+    commit_own = CudaGraph(sampler.commit_own, (slot,))
+    sampler.cache.reset()
+    return Passes(denoise, commit, commit_own)
 
 
 def _cache(

@@ -31,6 +31,7 @@ class PathMix:
     out_and_back: float = 0.08
     full_turn: float = 0.06
     fly: float = 0.11  # rise and sink while walking and looking
+    roam: float = 0.0  # walk or run all the time, and look around most of it
 
     def __post_init__(self) -> None:
         shares = [getattr(self, field.name) for field in fields(self)]
@@ -71,6 +72,8 @@ _HOLDS: tuple[tuple[float, float, bool, float], ...] = (
     (1.0, -1.0, True, 0.01),
     (0.0, 0.0, False, 0.12),
 )
+_MOVING = _HOLDS[:-1]
+_HURRYING = tuple((*hold[:3], 3.0 * hold[3] if hold[2] else hold[3]) for hold in _MOVING)
 
 
 def draw_path(
@@ -127,6 +130,9 @@ def draw_commands(
         axes, run = _held_keys(rng, frames, fps)
         axes[:, 2] = _rising(rng, frames, fps)
         look = _looks(rng, frames, fps, pitch_rad)
+    elif kind == "roam":
+        axes, run = _held_keys(rng, frames, fps, _HURRYING)
+        look = _looks(rng, frames, fps, pitch_rad, rest_s=0.25)
     elif kind != "still":
         raise ValueError(f"unknown kind of path {kind!r}")
     return [
@@ -159,11 +165,16 @@ def _segments(
     return [slice(a, b) for a, b in pairwise(cuts)]
 
 
-def _held_keys(rng: np.random.Generator, frames: int, fps: float) -> tuple[Axes, NDArray[np.bool_]]:
+def _held_keys(
+    rng: np.random.Generator,
+    frames: int,
+    fps: float,
+    holds: tuple[tuple[float, float, bool, float], ...] = _HOLDS,
+) -> tuple[Axes, NDArray[np.bool_]]:
     axes, run = np.zeros((frames, 3)), np.zeros(frames, bool)
-    shares = np.array([hold[3] for hold in _HOLDS])
+    shares = np.array([hold[3] for hold in holds])
     for piece in _segments(rng, frames, fps, 0.25, 4.0):
-        forward, right, running, _ = _HOLDS[int(rng.choice(len(_HOLDS), p=shares / shares.sum()))]
+        forward, right, running, _ = holds[int(rng.choice(len(holds), p=shares / shares.sum()))]
         axes[piece, 0], axes[piece, 1], run[piece] = forward, right, running
         if rng.random() < 0.06:  # an analogue stick, half pressed
             axes[piece, :2] *= rng.uniform(0.3, 0.9)
@@ -171,9 +182,8 @@ def _held_keys(rng: np.random.Generator, frames: int, fps: float) -> tuple[Axes,
 
 
 def _one_key(rng: np.random.Generator, frames: int) -> tuple[Axes, NDArray[np.bool_]]:
-    moving = _HOLDS[:-1]
-    shares = np.array([hold[3] for hold in moving])
-    forward, right, running, _ = moving[int(rng.choice(len(moving), p=shares / shares.sum()))]
+    shares = np.array([hold[3] for hold in _MOVING])
+    forward, right, running, _ = _MOVING[int(rng.choice(len(_MOVING), p=shares / shares.sum()))]
     axes = np.broadcast_to(np.array([forward, right, 0.0]), (frames, 3)).copy()
     return axes, np.full(frames, running)
 

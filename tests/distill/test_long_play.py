@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 
 import numpy as np
@@ -9,16 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.evaluate import Model, Truth
+from distill.evaluate import Model, Truth, generate
 from distill.features import Ruler
 from distill.long_play import (
     WINDOW_FRAMES,
+    Counting,
     LongPlay,
     Statistics,
     collapse,
     play,
     rest,
-    statistics,
+    walk,
     walk_numbers,
     walk_on,
 )
@@ -26,6 +28,7 @@ from distill.returning import returning, views_along, ways
 from distill.rollout import Views
 from distill.viewpoints import viewpoint_of
 from tests.worldmodel import tiny
+from worldmodel.sampler import Commit, Solver
 from worldmodel.types import check_rigid
 
 KNOWN = 2
@@ -82,14 +85,31 @@ def test_statistics_do_not_depend_on_how_many_frames_are_decoded_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     latents = torch.randn(2, 9, 8, 4, generator=torch.Generator().manual_seed(1))
-    whole = statistics(_model(), latents)
-    monkeypatch.setattr("distill.long_play.BATCH_FRAMES", 4)
+    whole, few = Counting(_model()), Counting(_model())
+    whole.add(latents)
+    for latent in latents.split(1, dim=1):
+        monkeypatch.setattr("distill.long_play.BATCH_FRAMES", 4)
+        few.add(latent)
     for field in fields(Statistics):
         torch.testing.assert_close(
-            getattr(statistics(_model(), latents), field.name), getattr(whole, field.name)
+            getattr(few.statistics(), field.name), getattr(whole.statistics(), field.name)
         )
-    assert whole.gradient_energy.shape == (2, 9)
-    assert whole.motion.shape == (2, 8)
+    assert whole.statistics().gradient_energy.shape == (2, 9)
+    assert whole.statistics().motion.shape == (2, 8)
+
+
+def test_of_a_long_walk_only_its_beginning_and_some_moments_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, truth = _model(), _truth()
+    views = walk_on(model, truth, KNOWN, 12)
+    all_of_it = generate(model, truth.latents[:, :KNOWN], views, 2)[:, KNOWN:]
+    monkeypatch.setattr("distill.long_play.KEPT_FRAMES", 5)
+    monkeypatch.setattr("distill.long_play.BATCH_FRAMES", 4)
+    walked = walk(model, truth, KNOWN, 12)
+    torch.testing.assert_close(walked.start, all_of_it[:, :5])
+    torch.testing.assert_close(walked.moments, all_of_it[:, [0, 9]])  # frames 1 and 10
+    assert walked.statistics.gradient_energy.shape == (2, 12)
 
 
 def _statistics(walks: int, frames: int, energy: Tensor | float = 1.0) -> Statistics:
@@ -113,14 +133,79 @@ def test_only_the_newest_frames_count_at_a_moment() -> None:
     energy = torch.cat([torch.ones(WINDOW_FRAMES), torch.full((WINDOW_FRAMES,), 0.5)])
     made = _statistics(2, frames, energy)
     found = walk_numbers(made, _statistics(2, frames), frames)
-    assert found["gradient_energy_ratio"] == {str(frames): 0.5}
+    assert found["gradient_energy_ratio"] == {"32": 1.0, str(frames): 0.5}
     curve = found["curve"]["gradient_energy_ratio"]
     assert curve[0] == 1.0 and curve[-1] == 0.5
 
 
+class Overwriting:
+    """What `CudaGraph` promises, on a CPU: inputs are copied, the output is its own, it warms up."""
+
+    def __init__(self, function: Callable[..., Tensor], example: tuple[Tensor, ...]) -> None:
+        self.function, self.inputs = function, [x.clone() for x in example]
+        self.output = function(*self.inputs).clone()
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        for mine, new in zip(self.inputs, inputs, strict=True):
+            assert (mine.shape, mine.dtype) == (new.shape, new.dtype)
+            mine.copy_(new)
+        return self.output.copy_(self.function(*self.inputs))
+
+
+@pytest.mark.parametrize("solver", ["euler", "consistency"])
+@pytest.mark.parametrize("commit", ["clean", "own"])
+def test_a_walk_of_captured_graphs_is_the_walk(
+    solver: Solver, commit: Commit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = replace(tiny.playable().rollout, solver=solver, commit=commit)
+    model = replace(_model(), playable=replace(tiny.playable(), rollout=how))
+    truth = _truth()
+    views = walk_on(model, truth, KNOWN, 20)
+    plain = generate(model, truth.latents[:, :KNOWN], views, 2)
+    monkeypatch.setattr("distill.rollout.CudaGraph", Overwriting)
+    monkeypatch.setattr("distill.rollout.worth_capturing", lambda *_: True)
+    assert torch.equal(generate(model, truth.latents[:, :KNOWN], views, 2), plain)
+
+
+@pytest.mark.gpu
+def test_a_long_walk_on_a_gpu_is_the_walk_without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cuda")
+    here = _model()
+    there = replace(
+        here,
+        device=device,
+        autoencoder=here.autoencoder.to(device),
+        transformer=here.transformer.to(device),
+    )
+    truth = _truth()
+    views = walk_on(there, truth, KNOWN, 40)
+    moved = Views(
+        cameras=views.cameras.to(device),
+        intrinsics=views.intrinsics.to(device),
+        words=views.words.to(device),
+    )
+    plain = generate(there, truth.latents[:, :KNOWN].to(device), moved, 2)
+    monkeypatch.setattr("distill.rollout.CAPTURED_FRAMES", 1)
+    graphs = generate(there, truth.latents[:, :KNOWN].to(device), moved, 2)
+    torch.testing.assert_close(graphs, plain, atol=1e-3, rtol=1e-3)
+
+
+def test_what_a_walk_should_keep_to_and_does_not_is_named() -> None:
+    frames = 2 * WINDOW_FRAMES
+    true, made = _statistics(2, frames), _statistics(2, frames, energy=0.8)
+    darker = replace(made, mean=0.9 * made.mean)
+    found = walk_numbers(darker, true, frames)
+    assert found["exposure_ratio"] == {"32": 0.9, str(frames): 0.9}
+    assert found["outside_of_what_is_asked"]["32"] == [
+        "gradient_energy_ratio", "exposure_ratio", "colour_drift"
+    ]  # fmt: skip
+    assert found["collapsed_walks"] == {"32": 0, str(frames): 0}
+    assert not walk_numbers(true, true, frames)["outside_of_what_is_asked"]["32"]
+
+
 def test_play_reports_every_moment_it_reached() -> None:
     played = play(_model(), _truth(), KNOWN, LongPlay(walks=2, walk_frames=12, still_frames=11))
-    assert played.walks.shape == (2, 12, 8, 4)
+    assert played.walked.start.shape == (2, 12, 8, 4)
     numbers = played.numbers
     assert list(numbers["colour_drift"]) == ["12"]
     assert numbers["collapse"]["of"] == 2

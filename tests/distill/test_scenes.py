@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from distill import motions
 from distill.clips import ClipSet
 from distill.render import (
     SHIPPED_LIMITS,
@@ -61,7 +62,7 @@ def placement_of(world: World) -> Placement:
 
 
 def test_every_config_loads() -> None:
-    for name in ("pocket", "nano", "evaluation"):
+    for name in ("pocket", "nano", "evaluation", "evaluation-moving"):
         assert load(CONFIGS / f"{name}.yaml", RenderConfig).limits == SHIPPED_LIMITS
 
 
@@ -248,6 +249,27 @@ def test_paths_are_what_advance_makes_of_commands(config: RenderConfig) -> None:
     assert len(viewpoints) == 21 and viewpoints[0] == Viewpoint()
     assert viewpoints[1] == advance(viewpoints[0], commands[0], 24.0, config.limits)
     assert viewpoints_for([Command(forward=1.0)], 12.0, config.limits)[1].z_m == pytest.approx(0.2)
+
+
+def test_who_roams_never_rests_and_looks_around_most_of_the_time(config: RenderConfig) -> None:
+    steps, turns = [], []
+    for seed in range(20):
+        commands = draw_commands(np.random.default_rng(seed), "roam", 60, 12.0)
+        poses = np.stack(
+            [v.camera_from_world() for v in viewpoints_for(commands, 12.0, config.limits)]
+        )
+        steps.append(motions.steps(poses))
+        turns.append(np.degrees(motions.turns_rad(poses)))
+    assert np.min(steps) > 0.0 and 0.2 < np.mean(steps) < 0.35
+    assert 1.35 < np.mean(turns) < 5.0 and (np.stack(turns) > 0).mean() > 0.5
+
+
+def test_clips_that_move_show_the_worlds_of_those_beside_them() -> None:
+    for name in ("evaluation", "worlds-evaluation"):
+        plain = load(CONFIGS / f"{name}.yaml", RenderConfig)
+        moving = load(CONFIGS / f"{name}-moving.yaml", RenderConfig)
+        assert replace(moving, paths=plain.paths) == plain
+        assert moving.paths.roam == 0.9
 
 
 def test_shares_that_do_not_sum_to_one_are_refused() -> None:

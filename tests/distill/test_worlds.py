@@ -116,6 +116,12 @@ def test_the_starts_and_held_out_clips_are_of_the_same_worlds(mix: WorldMix) -> 
     assert len({prompt.partition(",")[0] for prompt in prompts}) == len(ALL_BIOMES)
     held_out = load(CONFIGS / "data" / "worlds-evaluation.yaml", RenderConfig)
     assert replace(held_out.worlds, changing=mix.changing) == mix
+    seen = {held_out.seed + i for i in range(held_out.shards * held_out.worlds_per_shard)}
+    for name, changing in (("worlds-judge", 0.0), ("worlds-changing", 1.0)):
+        other = load(CONFIGS / "data" / f"{name}.yaml", RenderConfig)
+        assert other.worlds == replace(mix, changing=changing)
+        worlds = other.shards * other.worlds_per_shard
+        assert not seen & set(range(other.seed, other.seed + worlds))
 
 
 def test_what_a_model_of_these_worlds_reads_is_what_they_say(mix: WorldMix) -> None:
