@@ -33,6 +33,7 @@ OVERRIDES = (
     "batch_size=1",
     "accumulate=1",
     "frames=4",
+    "prompt_dropout=0.0",
     "compile=false",
     "optimizer.learning_rate=1.0e-3",
     "optimizer.warmup_steps=1",

@@ -170,7 +170,8 @@ def test_on_a_gpu_compiled_tiles_give_the_gradients_of_a_dense_mask(
     monkeypatch.setattr(attention, "mask_of_frames", dense)
     for key, gradient in gradients("compile=false", "checkpoint_blocks=0").items():
         size = float(gradient.abs().max())
-        torch.testing.assert_close(tiles[key], gradient, rtol=0.02, atol=0.02 * size, msg=key)
+        allowed = 0.02 * size + 1e-7
+        torch.testing.assert_close(tiles[key], gradient, rtol=0.02, atol=allowed, msg=key)
 
 
 def test_what_is_trained_is_what_is_played() -> None:
@@ -209,7 +210,7 @@ def test_base_weights_get_a_camera_branch_that_changes_nothing_yet(tmp_path: Pat
 
 def test_prompts_are_read_as_embeddings_and_dropped_as_zeros(data: Path) -> None:
     path = Path("configs/stage/wan-1.yaml")
-    stage, model = load_stage(path, [*sharded.OVERRIDES, "prompt_dropout=0.0"])
+    stage, model = load_stage(path, list(sharded.OVERRIDES))
     told = build_batches(stage, model, ClipSet(data), sharded.ALONE).at(0)
     assert isinstance(told, LatentBatch)
     assert told.words.shape == (1, 7 * 20)
