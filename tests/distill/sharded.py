@@ -16,6 +16,7 @@ from distill.gradients import SpreadGradients
 from distill.objectives import Moment, Objective
 from distill.optimizers import Optimizers
 from distill.processes import Processes, join
+from distill.run import run_stage
 from distill.sharding import whole
 from distill.stages import (
     build_batches,
@@ -126,12 +127,18 @@ def _resumed(name: str, data: Path, out: Path, processes: Processes) -> None:
             save_file(found, folder / "weights.safetensors")
 
 
+def _run(data: Path, out: Path, processes: Processes) -> None:
+    stage, model = load_stage(Path("configs/stage/wan-0.yaml"), [*OVERRIDES, "steps=2"])
+    run_stage(stage, model, data, out / "run", None, processes)
+
+
 def main(data: Path, out: Path) -> None:
     with join("cpu") as processes:
         for name in STAGES:
             _one_step(name, data, out, processes)
         for name in RESUMED:
             _resumed(name, data, out, processes)
+        _run(data, out, processes)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from functools import partial
@@ -94,6 +95,18 @@ def test_a_checkpoint_of_two_processes_is_whole_and_goes_on_in_one(
     moments = alone.optimizers["student"].state_dict()["0"]["state"][0]["exp_avg_sq"]
     assert torch.equal(moments, saved["optimizers"]["student"]["0"]["state"][0]["exp_avg_sq"])
     assert moments.abs().sum() > 0
+
+
+def test_a_sharded_run_leaves_whole_averages_that_one_process_begins_with(
+    of_two_processes: Path,
+) -> None:
+    run = of_two_processes / "run"
+    stage, model = load_stage(Path("configs/stage/wan-1.yaml"), list(sharded.OVERRIDES))
+    network = build_network(stage, model, run)
+    averages = load_state(run / "checkpoint.safetensors")["average"]
+    for ours, average in zip(network.parameters(), averages, strict=True):
+        assert torch.equal(ours, average)
+    assert json.loads((run / "report.json").read_text())["processes"] == 2
 
 
 def _gradients(name: str, data: Path, blocks: int) -> tuple[float, dict[str, Tensor]]:
