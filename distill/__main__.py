@@ -77,7 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     profile.add_argument("config", type=Path)
     profile.add_argument("overrides", nargs="*", help="key.path=value")
     profile.add_argument("--steps", type=int, default=20)
+    profile.add_argument("--warm", type=int, default=3, help="steps before those; default 3")
+    profile.add_argument("--step-only", action="store_true", help="not the passes by themselves")
     profile.add_argument("--kernels", type=int, default=0, help="list the most expensive kernels")
+    profile.add_argument(
+        "--data", type=Path, help="also from this clip folder; of noise, if it is not there"
+    )
     profile.add_argument("--device")
 
     walks = command("walks", _walks, "contact sheet of camera following, along a table of walks")
@@ -113,6 +118,7 @@ def _add_making(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> 
     encode = command("encode", _encode, "turn clips of frames into clips of latents")
     encode.add_argument("data", type=Path)
     encode.add_argument("--autoencoder", type=Path, required=True, help="run or model folder")
+    encode.add_argument("--umt5", type=Path, help="Wan: to embed prompts the model does not know")
     encode.add_argument("--out", type=Path, required=True)
     encode.add_argument("--device")
 
@@ -391,8 +397,17 @@ def _encode(arguments: argparse.Namespace) -> None:
     from distill.encode import encode_clips
     from distill.processes import join
     from distill.run import load_autoencoder
+    from distill.wan_encode import encode_wan_clips
+    from worldmodel.checkpoint import stored_kind
 
-    clips, autoencoder = ClipSet(arguments.data), load_autoencoder(arguments.autoencoder)
+    clips, folder = ClipSet(arguments.data), arguments.autoencoder
+    if stored_kind(folder, "decoder") is not None:
+        with join(arguments.device) as processes:
+            encode_wan_clips(clips, folder, arguments.out, processes, arguments.umt5)
+        return
+    if arguments.umt5 is not None:
+        raise ValueError("--umt5 is for Wan models")
+    autoencoder = load_autoencoder(folder)
     with join(arguments.device) as processes:
         encode_clips(clips, autoencoder, arguments.out, processes)
 
@@ -542,16 +557,27 @@ def _walks(arguments: argparse.Namespace) -> None:
 
 
 def _profile(arguments: argparse.Namespace) -> None:
-    from distill.speed import profile_stage
+    from distill.processes import join
+    from distill.speed import Extent, profile_stage
     from distill.stages import load_stage
-    from worldmodel.session import choose_device
 
+    if arguments.steps < 1 or arguments.warm < 0:
+        raise ValueError("--steps must be at least 1 and --warm not negative")
     stage, model = load_stage(arguments.config, arguments.overrides)
-    device = choose_device(arguments.device)
-    steps, kernels = arguments.steps, arguments.kernels
-    result = profile_stage(stage, model, device, steps=steps, kernels=kernels)
-    lines = result.pop("kernels", [])
-    print("\n".join([json.dumps(result, indent=1), *lines]))
+    if arguments.data is not None and stage.network_name == "autoencoder":
+        raise ValueError("--data is for stages of latents")
+    extent = Extent(
+        steps=arguments.steps,
+        warm=arguments.warm,
+        parts=not arguments.step_only,
+        kernels=arguments.kernels,
+        data=arguments.data,
+    )
+    with join(arguments.device) as processes:
+        result = profile_stage(stage, model, processes, extent)
+        lines = result.pop("kernels", [])
+        if processes.leads:
+            print("\n".join([json.dumps(result, indent=1), *lines]))
 
 
 def _starts(arguments: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from distill.clips import ClipSet
 from worldmodel import flow
+from worldmodel.embeddings import PromptFolder
 from worldmodel.transformer import prompt_words
 
 
@@ -112,11 +113,15 @@ class LatentBatches:
         seed: int,
         rank: int,
         ranks: int,
+        embeddings: PromptFolder | None = None,
     ) -> None:
         """`time_reversal`: the share of clips played backwards, of those that may be.
 
+        With `embeddings` prompts are rows of those instead of words, zeros where they are dropped; and
+        clips are read from their beginning, as the first latent of such a model is unlike the others.
+
         Raises:
-            ValueError: if the clips are shorter than `frames`, or hold no latents.
+            ValueError: if the clips are shorter than `frames`, hold no latents, or lack embeddings.
         """
         if clips.frames_per_clip < frames:
             raise ValueError(
@@ -128,6 +133,9 @@ class LatentBatches:
         self.seed, self.rank, self.ranks = seed, rank, ranks
         clips.shards[0].array("latents")
         self._prompts_change = clips.prompts_change
+        self._embeddings = embeddings
+        if embeddings is not None:
+            _check_embeddings(clips, embeddings)
         self._epoch_order: tuple[int, NDArray[np.int64]] | None = None
 
     def at(self, step: int) -> LatentBatch:
@@ -144,6 +152,7 @@ class LatentBatches:
 
     def _clip(self, clip: int, random: np.random.Generator) -> LatentBatch:
         start = int(random.integers(self.clips.frames_per_clip - self.frames + 1))
+        start = start if self._embeddings is None else 0
         backwards = random.random() < self.time_reversal and not self.clips.one_way(clip)
         order = slice(None, None, -1) if backwards else slice(None)
 
@@ -154,9 +163,7 @@ class LatentBatches:
         prompts = [self.clips.prompt(clip)]
         if self._prompts_change:
             prompts = self.clips.frame_prompts(clip)[start : start + self.frames][order]
-        if dropped or not self.vocabulary:
-            prompts = [""] * len(prompts)
-        words = torch.tensor([prompt_words(self.vocabulary, prompt) or [0.0] for prompt in prompts])
+        words = self._words(prompts, dropped)
         return LatentBatch(
             latents=torch.from_numpy(read("latents")),
             camera_from_anchor=torch.from_numpy(relative_to_middle(read("cameras"))),
@@ -165,6 +172,15 @@ class LatentBatches:
             words=words if self._prompts_change else words[0],
         )
 
+    def _words(self, prompts: list[str], dropped: bool) -> Tensor:
+        """[1 v], or [f v] of prompts that change."""
+        if self._embeddings is not None:
+            embedded = self._embeddings(prompts[0])
+            return (torch.zeros_like(embedded) if dropped else embedded).flatten(1)
+        if dropped or not self.vocabulary:
+            prompts = [""] * len(prompts)
+        return torch.tensor([prompt_words(self.vocabulary, prompt) or [0.0] for prompt in prompts])
+
     def _shuffled(self, position: int) -> int:
         epoch, place = divmod(position, len(self.clips))
         cached = self._epoch_order
@@ -172,6 +188,15 @@ class LatentBatches:
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.clips))
             cached = self._epoch_order = (epoch, order)
         return int(cached[1][place])
+
+
+def _check_embeddings(clips: ClipSet, embeddings: PromptFolder) -> None:
+    """Raises ValueError before training does, naming a prompt that is not embedded."""
+    if clips.prompts_change:
+        raise ValueError(f"{clips.folder}: prompts change within its clips; Wan reads one a clip")
+    for prompt in sorted({prompt for shard in clips.shards for prompt in shard.prompts} - {""}):
+        if not embeddings.path_of(prompt).is_file():
+            raise ValueError(f"{embeddings.path_of(prompt)}: no embeddings of {prompt!r} there")
 
 
 class PathBatches:

@@ -19,8 +19,11 @@ from distill.clips import ClipSet
 from worldmodel import config as strict
 from worldmodel.autoencoder import Autoencoder, AutoencoderConfig
 from worldmodel.checkpoint import PlayableConfig
+from worldmodel.tiny_decoder import TinyDecoder
 from worldmodel.transformer import WorldTransformer
 from worldmodel.types import Intrinsics, MotionLimits
+from worldmodel.wan import WanTransformer
+from worldmodel.wan_vae import WanVae
 
 KNOWN_SHARE = 99.5  # percent of the motion in the clips that play may command
 MOST_STARTS = 9  # as many as there are digit keys
@@ -76,12 +79,17 @@ def write_starts(clips: ClipSet, folder: Path, config: AutoencoderConfig) -> Non
 
 def page(
     playable: PlayableConfig,
-    autoencoder: Autoencoder,
-    transformer: WorldTransformer,
+    autoencoder: Autoencoder | TinyDecoder | WanVae,
+    transformer: WorldTransformer | WanTransformer,
     clips: ClipSet,
     runs: Sequence[Path],
+    *,
+    starts: bool = True,
 ) -> str:
-    """The card, as Markdown: what the model is, what it was made of, what it cannot do."""
+    """The card, as Markdown: what the model is, what it was made of, what it cannot do.
+
+    `starts`: whether the folder has start frames of its clips.
+    """
     ae, tr = autoencoder.config, transformer.config
     told, rollout, limits = facts(clips), playable.rollout, playable.limits
     scale = told["scale"] or {}
@@ -111,8 +119,12 @@ def page(
         f"**Limits.** Motion it knows: up to {limits.translation_m_per_frame:.3g} m and"
         f" {np.degrees(limits.rotation_rad_per_frame):.3g} degrees a frame, {limits.height_m[0]:g} to"
         f" {limits.height_m[1]:.3g} m above the ground. It remembers"
-        f" {playable.cache.window_frames + playable.cache.sink_frames} frames. The start frames in"
-        " `starts/` are first frames of its clips, under their licence.",
+        f" {playable.cache.window_frames + playable.cache.sink_frames} frames."
+        + (
+            " The start frames in `starts/` are first frames of its clips, under their licence."
+            if starts
+            else ""
+        ),
     ]
     if told["licence"] == "unknown":
         lines += [

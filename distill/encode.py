@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,23 +22,37 @@ def encode_clips(
     clips: ClipSet, autoencoder: Autoencoder, out: Path, processes: Processes, batch: int = 256
 ) -> None:
     """Write a clip folder with the latents of `clips`; shards that are already there are kept."""
-    out.mkdir(parents=True, exist_ok=True)
     network = autoencoder.eval().requires_grad_(False).to(processes.device)
-    mine = clips.shards[processes.rank :: processes.count]
-    missing = [shard for shard in mine if not (out / shard.path.name).is_file()]
 
     def work(shard: Shard) -> None:
         _encode_shard(shard, network, out / shard.path.name, processes.device, batch)
 
     # a GPU waits for reading and copying unless several shards are under way
-    with ThreadPoolExecutor(4 if processes.device.type == "cuda" else 1) as pool:
+    threads = 4 if processes.device.type == "cuda" else 1
+    encode_shards(clips, work, out, processes, threads=threads)
+
+
+def encode_shards(
+    clips: ClipSet,
+    work: Callable[[Shard], None],
+    out: Path,
+    processes: Processes,
+    *,
+    threads: int = 1,
+    **facts: Any,
+) -> None:
+    """Have `work` write into `out` what is not there yet, shared among processes; then its manifest."""
+    out.mkdir(parents=True, exist_ok=True)
+    mine = clips.shards[processes.rank :: processes.count]
+    missing = [shard for shard in mine if not (out / shard.path.name).is_file()]
+    with ThreadPoolExecutor(threads) as pool:
         done = pool.map(work, missing)
         list(tqdm(done, "encode", len(missing), disable=not processes.leads, unit="shard"))
     processes.wait()
     if processes.leads:
         manifest = clips.manifest
         told = {name: value for name, value in manifest.items() if name not in ("format", "shards")}
-        write_manifest(out, **told)
+        write_manifest(out, **(told | facts))
     processes.wait()
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from torch.nn.attention.flex_attention import BlockMask
 
+from distill.networks import Transformer
+from worldmodel import attention
 from worldmodel.attention import Attend, TeacherForcing
 from worldmodel.kv_cache import CacheConfig
-from worldmodel.transformer import Geometry, WorldTransformer
+from worldmodel.transformer import Geometry
 
 Rule = Callable[[Tensor, Tensor], Tensor]  # frames of queries and keys -> which pairs may see
 
@@ -57,7 +58,7 @@ class CleanHistory:
 
     @torch.no_grad()
     def kernels(
-        self, network: WorldTransformer, context: Tensor, words: Tensor, geometry: Geometry
+        self, network: Transformer, context: Tensor, words: Tensor, geometry: Geometry
     ) -> list[Attend]:
         """With which noisy frames see the clean frames of `context` [b f p c] before each."""
         layers = range(network.config.layers)
@@ -100,12 +101,5 @@ def mask_of_frames(
     device: torch.device,
 ) -> BlockMask | Tensor:
     """`seen` between the tokens of so many query and key frames."""
-    queries, keys = (count * tokens for count in frames)
-
-    def allowed(_batch: Any, _head: Any, query: Tensor, key: Tensor) -> Tensor:
-        return seen(query // tokens, key // tokens)
-
-    if device.type == "cuda":
-        return create_block_mask(allowed, None, None, queries, keys, str(device))
-    rows, columns = torch.arange(queries, device=device), torch.arange(keys, device=device)
-    return allowed(0, 0, rows[:, None], columns[None])
+    queries, keys = (torch.arange(count, device=device) for count in frames)
+    return attention.mask_of_frames(seen(queries[:, None], keys[None]), tokens)

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from distill import losses
 from distill.batches import LatentBatch
+from distill.networks import Transformer, device_of
 from distill.objectives import (
     Metrics,
     Moment,
@@ -34,7 +35,7 @@ from worldmodel import flow
 from worldmodel.attention import Attend, attend_all
 from worldmodel.kv_cache import CacheConfig
 from worldmodel.sampler import Commit
-from worldmodel.transformer import Geometry, WorldTransformer, words_at
+from worldmodel.transformer import Geometry, words_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,21 +139,21 @@ class DistributionMatching:
     def __init__(
         self,
         config: DistributionMatchingConfig,
-        student: WorldTransformer,
+        student: Transformer,
         critic: nn.Module,
-        teacher: WorldTransformer,
+        teacher: Transformer,
         cache: CacheConfig,
         attend: Attend | None = None,
     ) -> None:
         """`attend` shows the student its history, where that is not its own rollout."""
         self.config, self.cache = config, cache
         self.trained = {"student": student, "critic": critic}
-        self._plain: WorldTransformer = student
+        self._plain: Transformer = student
         self._teacher = teacher.requires_grad_(False)
         self._kernels = [attend or attend_all] * self._plain.config.layers
         self._all = [attend_all] * self._plain.config.layers
         self._levels = flow.schedule(config.student_steps, config.shift)
-        self._levels_there = self._levels.to(self._plain.position.device)
+        self._levels_there = self._levels.to(device_of(self._plain))
         self._first_levels = flow.schedule(config.first_frame_steps, config.shift)
         self._player: Player | None = None  # made when the first batch shows how large it is
         self._stream: Stream | None = None

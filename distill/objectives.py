@@ -16,10 +16,11 @@ from torch.nn import functional
 
 from distill import losses
 from distill.batches import FrameBatch, LatentBatch
+from distill.networks import Transformer, device_of
 from worldmodel import flow
 from worldmodel.attention import Attend
 from worldmodel.autoencoder import Autoencoder, frames_to_float
-from worldmodel.transformer import Geometry, WorldTransformer
+from worldmodel.transformer import Geometry
 
 Metrics = dict[str, Tensor]
 
@@ -139,12 +140,12 @@ class FlowMatching:
     average_network = None
 
     def __init__(
-        self, config: FlowMatchingConfig, transformer: WorldTransformer, attend: Attend
+        self, config: FlowMatchingConfig, transformer: Transformer, attend: Attend
     ) -> None:
         """`attend` shows the history that the configuration names."""
         self.config = config
         self.trained = {"student": transformer}
-        self._plain: WorldTransformer = transformer
+        self._plain: Transformer = transformer
         self._kernels = [attend] * self._plain.config.layers
 
     def due(self, step: int) -> Sequence[str]:  # noqa: ARG002 - the same at every step
@@ -223,20 +224,20 @@ class Consistency:
     def __init__(
         self,
         config: ConsistencyConfig,
-        transformer: WorldTransformer,
-        teacher: WorldTransformer,
-        average: WorldTransformer,
+        transformer: Transformer,
+        teacher: Transformer,
+        average: Transformer,
         attend: Attend,
     ) -> None:
         """`average` gets the student's weights here and is kept at their running average."""
         self.config = config
         self.trained = {"student": transformer}
-        self._plain: WorldTransformer = transformer
-        self.average_network: WorldTransformer = average.requires_grad_(False)
+        self._plain: Transformer = transformer
+        self.average_network: Transformer = average.requires_grad_(False)
         average.load_state_dict(self._plain.state_dict())
         self._teacher = teacher.requires_grad_(False)
-        device = self._plain.position.device
-        self._grid = flow.schedule(config.grid_steps, config.shift).to(device)
+        grid = flow.schedule(config.grid_steps, config.shift)
+        self._grid = grid.to(device_of(self._plain))
         self._kernels: list[Attend] = [attend] * self._plain.config.layers
 
     def due(self, step: int) -> Sequence[str]:  # noqa: ARG002 - the same at every step

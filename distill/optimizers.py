@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distill.sharding import local, spread_like
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerConfig:
@@ -137,8 +139,19 @@ class Optimizers:
         return {str(i): optimizer.state_dict() for i, optimizer in enumerate(self._all)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave, with whole tensors."""
         for i, optimizer in enumerate(self._all):
-            optimizer.load_state_dict(state[str(i)])
+            (group,) = optimizer.param_groups
+            saved = state[str(i)]
+            ours = {
+                index: {name: _like(kept, group["params"][index]) for name, kept in one.items()}
+                for index, one in saved["state"].items()
+            }
+            optimizer.load_state_dict(saved | {"state": ours})
+
+
+def _like(kept: Any, parameter: Tensor) -> Any:
+    return spread_like(kept, parameter) if isinstance(kept, Tensor) else kept
 
 
 class ExponentialAverage:
@@ -149,10 +162,11 @@ class ExponentialAverage:
         self.decay = decay
         self.updates = 0
         self._live = list(network.parameters())
+        self.weights: list[Tensor]
         if kept_in is None:
             self.weights = [p.detach().clone() for p in self._live]
-        else:
-            self.weights = [p.detach() for p in kept_in.parameters()]
+        else:  # the parameters themselves: sharding moves their storage when it first gathers them
+            self.weights = list(kept_in.parameters())
 
     def next_share(self) -> float:
         """The share of the live weights in the next average."""
@@ -162,9 +176,10 @@ class ExponentialAverage:
     @torch.no_grad()
     def update(self, share: Tensor) -> None:
         """Move the average by `share`, one number, towards the live weights."""
-        moves = torch._foreach_sub([p.detach() for p in self._live], self.weights)
-        torch._foreach_mul_(moves, share)
-        torch._foreach_add_(self.weights, moves)
+        weights = [local(weight) for weight in self.weights]
+        moves = torch._foreach_sub([local(p.detach()) for p in self._live], weights)
+        torch._foreach_mul_(moves, share if share.is_cuda else float(share))
+        torch._foreach_add_(weights, moves)
 
     @torch.no_grad()
     def copy_to(self, network: nn.Module) -> None:
@@ -174,5 +189,5 @@ class ExponentialAverage:
     @torch.no_grad()
     def load(self, weights: list[Tensor], updates: int) -> None:
         for average, weight in zip(self.weights, weights, strict=True):
-            average.copy_(weight)
+            average.copy_(spread_like(weight, average))
         self.updates = updates

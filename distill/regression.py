@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from distill.batches import PathBatch
+from distill.networks import Transformer
 from distill.objectives import Metrics, Moment, teacher_forced
 from worldmodel import flow
 from worldmodel.attention import Attend
-from worldmodel.transformer import WorldTransformer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +42,12 @@ class EndpointRegression:
     average_network = None
 
     def __init__(
-        self, config: EndpointRegressionConfig, transformer: WorldTransformer, attend: Attend
+        self, config: EndpointRegressionConfig, transformer: Transformer, attend: Attend
     ) -> None:
         """`attend` shows the history that the configuration names."""
         self.config = config
         self.trained = {"student": transformer}
-        self._plain: WorldTransformer = transformer
+        self._plain: Transformer = transformer
         self._kernels: list[Attend] = [attend] * self._plain.config.layers
 
     def due(self, step: int) -> Sequence[str]:  # noqa: ARG002 - the same at every step

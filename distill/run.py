@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,23 @@ from distill import card, lineage
 from distill.batches import Batches, FrameBatches, to_device
 from distill.clips import ClipSet
 from distill.evaluate import Model
+from distill.networks import WanStudent
 from distill.processes import Processes
 from distill.result import write_atomically
 from distill.samples import Samples
+from distill.sharding import whole
 from distill.stages import (
+    AnyModel,
     ModelConfig,
     StageConfig,
     build_batches,
     build_networks,
     build_objective,
-    compile_network,
+    ready,
 )
 from distill.trainer import Trainer
 from distill.trajectories import TrajectoriesConfig, write_trajectories
+from distill.wan_export import export_wan
 from worldmodel import config as strict
 from worldmodel.autoencoder import Autoencoder, AutoencoderConfig, frames_to_float
 from worldmodel.checkpoint import (
@@ -33,18 +38,22 @@ from worldmodel.checkpoint import (
     load_model,
     load_tensors,
     save_model,
-    save_module,
+    save_tensors,
+    stored_kind,
 )
+from worldmodel.convert import write_shards
+from worldmodel.models import WanModelConfig
 from worldmodel.runtime import fastest_dtype
 from worldmodel.session import choose_device, prepare
 from worldmodel.transformer import TransformerConfig, WorldTransformer
+from worldmodel.wan import KIND
 
 CALIBRATION_FRAMES = 1024
 
 
 def run_stage(
     stage: StageConfig,
-    model: ModelConfig,
+    model: AnyModel,
     data: Path,
     out: Path,
     init: Path | None,
@@ -60,17 +69,14 @@ def run_stage(
     clips = ClipSet(data)
     lineage.check(stage.objective, init, teacher)
     torch.manual_seed(stage.seed)
-    networks = build_networks(stage, model, init, teacher)
-    for network in networks.values():
-        network.to(processes.device)
-        processes.align(network)
-        if stage.compile:
-            compile_network(network)
+    networks = build_networks(stage, model, init, teacher, processes.device)
     if processes.device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
-    objective = build_objective(stage, model, networks, teacher)
+    for network in networks.values():
+        ready(network, stage, processes)
+    objective = build_objective(stage, model, networks, teacher, processes)
     batches = build_batches(stage, model, clips, processes)
     samples = _samples(stage, model, autoencoder, batches, out, processes)
     out.mkdir(parents=True, exist_ok=True)
@@ -79,23 +85,35 @@ def run_stage(
     if isinstance(network, Autoencoder) and not network.latents_stay:
         _calibrate(network, clips, stage, processes)
     report |= {"init": None if init is None else str(init)}
+    _save_weights(out, stage.network_name, network, processes)
     if processes.leads:
-        config = network.config
-        save_module(out, stage.network_name, network, config, torch.float32)
         (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     processes.wait()
     return report
 
 
+def _save_weights(out: Path, name: str, network: Any, processes: Processes) -> None:
+    if not isinstance(network, WanStudent):
+        weights = {key: whole(value) for key, value in network.state_dict().items()}
+        if processes.leads:
+            save_tensors(out, name, weights, network.config, torch.float32)
+        return
+    tensors = ((key, whole(value).cpu()) for key, value in network.state_dict().items())
+    if processes.leads:
+        write_shards(out, name, tensors, network.config)
+    else:
+        deque(tensors, maxlen=0)  # all processes gather together
+
+
 def _samples(
     stage: StageConfig,
-    model: ModelConfig,
+    model: AnyModel,
     autoencoder: Path | None,
     batches: Batches,
     out: Path,
     processes: Processes,
 ) -> Samples | None:
-    if not stage.sample_every:
+    if not stage.sample_every or isinstance(model, WanModelConfig):
         return None
     decoder = None if autoencoder is None else load_autoencoder(autoencoder)
     batch = to_device(batches.at(0), processes.device)
@@ -154,7 +172,7 @@ def export(
     out: Path,
     data: Path | None = None,
 ) -> None:
-    """Write a playable model folder from two run or model folders.
+    """Write a playable model folder from two run or model folders; Wan models: from a converted one too.
 
     `data` are the clips it was made of: lens, rate, limits of motion and licence are then theirs, and
     the folder gets start frames and a card.
@@ -162,6 +180,9 @@ def export(
     Raises:
         ValueError: if weights or clips are not what they should be.
     """
+    if stored_kind(transformer, "transformer") == KIND:
+        export_wan(playable, autoencoder, transformer, out, data)
+        return
     encoder, network = load_autoencoder(autoencoder), load_transformer(transformer)
     if data is None:
         save_model(out, playable, encoder, network)

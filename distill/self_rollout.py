@@ -16,14 +16,16 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from distill.histories import Beside, mask_of_frames
+from distill.histories import Beside
+from distill.networks import Transformer, device_of, make_transformer
+from distill.sharding import whole
 from worldmodel import flow
-from worldmodel.attention import Attend, attend_grouped, cache_layout, mix_fused
+from worldmodel.attention import Attend, attend_grouped, cache_layout, mask_of_frames, mix_fused
 from worldmodel.cuda_graph import CudaGraph
 from worldmodel.kv_cache import CacheConfig
 from worldmodel.sampler import Commit
 from worldmodel.session import prepare
-from worldmodel.transformer import EagerPlaces, Geometry, WorldTransformer, words_at
+from worldmodel.transformer import Geometry, words_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +93,7 @@ class Player:
 
     def __init__(
         self,
-        student: WorldTransformer,
+        student: Transformer,
         cache: CacheConfig,
         *,
         clips: int,
@@ -99,11 +101,12 @@ class Player:
         block_frames: int = 1,
     ) -> None:
         """At most `frames` a clip; at most `block_frames` are made at once."""
-        device, model = student.position.device, student.config
+        device, model = device_of(student), student.config
         self._student, self._cache, self._frames = student, cache, frames
         self._device, self._tokens = device, model.tokens_per_frame
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        self._network: WorldTransformer = prepare(WorldTransformer(model), device, dtype)
+        with device:
+            self._network: Transformer = prepare(make_transformer(model), device, dtype)
         remembered, own = frames * self._tokens, block_frames * self._tokens
         shape = (model.layers, clips, model.kv_heads, remembered + own, model.head_width)
         self._keys = torch.zeros(shape, dtype=dtype, device=device)  # [layers b g f*p+n*p d]
@@ -130,8 +133,10 @@ class Player:
         plan: Plan,
         random: torch.Generator,
     ) -> Played:
-        weights = [p.detach() for p in self._student.parameters()]
-        torch._foreach_copy_(list(self._network.parameters()), weights)
+        for ours, theirs in zip(
+            self._network.parameters(), self._student.parameters(), strict=True
+        ):
+            ours.copy_(whole(theirs))
         latents, exits, levels = [known], [], []
         frames = geometry.matrix.shape[1]
         with torch.autocast(self._device.type, enabled=False):
@@ -158,14 +163,8 @@ class Player:
                     rows = slice(start - first, end - first)
                     sees[rows, :frames] = self._cache.holds(start - 1, torch.arange(frames))
                     sees[rows, frames + start - first : frames + end - first] = True
-            table = sees.to(
-                self._device
-            )  # not numbers: a compiler would take each for another case
-
-            def seen(query: Tensor, key: Tensor) -> Tensor:
-                return table[query, key]
-
-            mask = mask_of_frames(seen, (new, frames + new), self._tokens, self._device)
+            # a table, not numbers: a compiler would take each for another case
+            mask = mask_of_frames(sees.to(self._device), self._tokens)
             remembered = frames * self._tokens
             self._masks[case] = [
                 Beside(_frame_layout(keys, frames), _frame_layout(values, frames), mask)
@@ -239,7 +238,8 @@ class Player:
         """x0 of latent [b n p c]; the frames see the memory, through `bias` [f*p], and each other."""
         bias = torch.cat([bias, bias.new_zeros(latent.shape[1] * self._tokens)])
         kernels = [_Seeing(k, v, bias) for k, v in zip(self._keys, self._values, strict=True)]
-        velocity = self._network(latent, sigma, words, EagerPlaces(Geometry(*place)), kernels)
+        places = self._network.places(Geometry(*place))
+        velocity = self._network(latent, sigma, words, places, kernels)
         return flow.x0_from_velocity(latent, velocity, sigma)
 
     def _commit(
@@ -249,7 +249,7 @@ class Player:
         *kernels, last = (
             _Writing(k, v, bias, tokens) for k, v in zip(self._keys, self._values, strict=True)
         )
-        zero, places = latent.new_zeros(latent.shape[:2]), EagerPlaces(Geometry(*place))
+        zero, places = latent.new_zeros(latent.shape[:2]), self._network.places(Geometry(*place))
         last.write(*self._network.last_keys_values(latent, zero, words, places, kernels))
         return tokens
 

@@ -13,13 +13,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from distill.sharding import whole
+
 _TENSOR = "__tensor__"
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write atomically: the old checkpoint stays whole until the new one is."""
+def save_state(path: Path, state: dict[str, Any], *, write: bool = True) -> None:
+    """Write atomically: the old checkpoint stays whole until the new one is.
+
+    Tensors that are spread over processes are gathered one by one. All processes must call this, and
+    all but one without `write`.
+    """
     tensors: dict[str, Tensor] = {}
-    plain = _split(state, "", tensors)
+    plain = _split(state, "", tensors if write else None)
+    if not write:
+        return
     temporary = path.with_suffix(".tmp")
     save_file(tensors, temporary, {"state": json.dumps(plain)})
     temporary.replace(path)
@@ -40,9 +48,11 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+def _split(value: Any, path: str, tensors: dict[str, Tensor] | None) -> Any:
     if isinstance(value, Tensor):
-        tensors[path] = value.detach().cpu().contiguous().clone()
+        tensor = whole(value.detach())
+        if tensors is not None:
+            tensors[path] = tensor.to("cpu", copy=True).contiguous()
         return {_TENSOR: path}
     if isinstance(value, dict):
         # JSON turns integer keys into text; keep the type so that optimizers find their parameters

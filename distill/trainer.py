@@ -19,12 +19,13 @@ from tqdm import tqdm
 from distill import losses
 from distill.batches import Batches, prefetch, send, to_device
 from distill.captured import Captured
-from distill.gradients import Gradients
+from distill.gradients import gradients_of
 from distill.log import TrainingLog
 from distill.objectives import Moment, Objective, Remembers
 from distill.optimizers import ExponentialAverage, Optimizers
 from distill.processes import Processes
 from distill.samples import Samples
+from distill.sharding import load_whole
 from distill.stages import StageConfig
 from distill.state import load_state, save_state
 from worldmodel import config as strict
@@ -59,7 +60,8 @@ class Trainer:
             for role, network in self.networks.items()
         }
         self.gradients = {
-            role: Gradients(optimizers.parameters) for role, optimizers in self.optimizers.items()
+            role: gradients_of(optimizers.parameters)
+            for role, optimizers in self.optimizers.items()
         }
         kept_in = self.objective.average_network
         self.average = ExponentialAverage(self.network, self.stage.ema_decay, kept_in)
@@ -165,7 +167,7 @@ class Trainer:
 
     def _case(self, case: Hashable) -> Hashable:
         """Attention that is not compiled makes numbers on the CPU, which no graph can hold."""
-        return case if self.stage.compile else None
+        return case if self.stage.compile and self.stage.capture else None
 
     def _add_gradient(self, role: str, *tensors: Tensor) -> dict[str, Tensor]:
         """Add one part's gradient; `tensors` are the fields of its batch."""
@@ -180,7 +182,7 @@ class Trainer:
         factor = self.stage.optimizer_of(role).factor(self.step, progress)
         share = self.average.next_share() if role == "student" else 0.0
         numbers = torch.tensor([factor, share], dtype=torch.float32)
-        return send(numbers, self.processes.device)
+        return send(numbers, self.processes.device) if self.stage.capture else numbers
 
     def _move(self, role: str, loss: Tensor, numbers: Tensor) -> dict[str, Tensor]:
         """Update the weights with the gradient that is there, unless it is not finite."""
@@ -238,21 +240,17 @@ class Trainer:
         return self.out / "checkpoint.safetensors"
 
     def _save(self, seconds: float) -> None:
-        taken_along = self._taken_along()
-        if self.processes.leads:
-            save_state(
-                self._checkpoint,
-                {
-                    "stage": strict.to_plain(self.stage),
-                    "step": self.step,
-                    "elapsed_s": self.elapsed_s + seconds,
-                    "networks": _states(self.networks),
-                    "average": self.average.weights,
-                    "average_updates": self.average.updates,
-                    "optimizers": _states(self.optimizers),
-                    "objective": taken_along,
-                },
-            )
+        state = {
+            "stage": strict.to_plain(self.stage),
+            "step": self.step,
+            "elapsed_s": self.elapsed_s + seconds,
+            "networks": _states(self.networks),
+            "average": self.average.weights,
+            "average_updates": self.average.updates,
+            "optimizers": _states(self.optimizers),
+            "objective": self._taken_along(),
+        }
+        save_state(self._checkpoint, state, write=self.processes.leads)
         self.processes.wait()
 
     def _taken_along(self) -> list[dict[str, Tensor]]:
@@ -278,7 +276,7 @@ class Trainer:
             )
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
         for role, network in self.networks.items():
-            network.load_state_dict(state["networks"][role])
+            load_whole(network, state["networks"][role])
             self.optimizers[role].load_state_dict(state["optimizers"][role])
         self.average.load(state["average"], state["average_updates"])
         if isinstance(self.objective, Remembers):

@@ -13,12 +13,14 @@ import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 from worldmodel.kv_cache import CacheConfig, KVCache
 
-# Tiles of the fused kernel and its backward pass, measured on an H100 (docs/results/training-log.md).
+# Tiles of the fused kernel and its backward pass for heads of up to 64 channels, measured on an H100
+# (docs/results/training-log.md). For wider heads PyTorch's own choice is taken.
+NARROW = 64
 TILES: Any = {
     "fwd_BLOCK_M": 64,
     "fwd_BLOCK_N": 64,
@@ -44,6 +46,8 @@ FLASH_FIRST = [
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
+
+TILE = 128  # tokens on each side of what a mask calls empty, full or mixed
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 Mix = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
@@ -92,38 +96,68 @@ class TeacherForcing:
         block_frames: int = 1,
     ) -> None:
         self.mask: BlockMask | Tensor
-        allowed = _teacher_forcing_rule(frames, tokens, cache, block_frames)
-        length = 2 * frames * tokens
-        if device.type == "cuda":
-            self.mask = create_block_mask(allowed, None, None, length, length, str(device))
-        else:
-            index = torch.arange(length, device=device)
-            self.mask = allowed(0, 0, index[:, None], index[None])
+        index = torch.arange(2 * frames, device=device)
+        seen = _teacher_forced(index[:, None], index[None], frames, cache, block_frames)
+        self.mask = mask_of_frames(seen, tokens)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         queries, keys, values = _sequence(q), _sequence(k), _sequence(v)
         if isinstance(self.mask, Tensor):
             return _frames(_dense(queries, keys, values, self.mask), q)
+        tiles = TILES if q.shape[-1] <= NARROW else None
         mixed: Any = flex_attention(
-            queries, keys, values, block_mask=self.mask, enable_gqa=True, kernel_options=TILES
+            queries, keys, values, block_mask=self.mask, enable_gqa=True, kernel_options=tiles
         )
         return _frames(mixed, q)
 
 
-def _teacher_forcing_rule(
-    frames: int, tokens: int, cache: CacheConfig, block_frames: int
-) -> Callable[..., Tensor]:
-    half = frames * tokens
+def _teacher_forced(
+    query: Tensor, key: Tensor, frames: int, cache: CacheConfig, block_frames: int
+) -> Tensor:
+    """Which of the frames 0..2f-1, clean ones and then noisy ones, see which."""
+    query_noisy, key_noisy = query >= frames, key >= frames
+    query_block, key_block = query % frames // block_frames, key % frames // block_frames
+    newest = (query_block + (~query_noisy).long()) * block_frames - 1
+    itself = query_noisy & key_noisy & (key_block == query_block)
+    return (~key_noisy & cache.holds(newest, key % frames)) | itself
+
+
+def mask_of_frames(seen: Tensor, tokens: int) -> BlockMask | Tensor:
+    """`seen` [queries keys] of frames as a mask of their tokens: tiles on a GPU, else all pairs."""
+    if seen.is_cuda:
+        return tiles_of_frames(seen, tokens)
+    return seen.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
+
+
+def tiles_of_frames(seen: Tensor, tokens: int) -> BlockMask:
+    """The same for the fused kernel, from how many tokens of each frame lie in each tile.
+
+    PyTorch's `create_block_mask` asks for every pair of tokens: 4e9 for 20 frames of Wan.
+    """
 
     def allowed(_batch: Any, _head: Any, query: Tensor, key: Tensor) -> Tensor:
-        query_noisy, key_noisy = query >= half, key >= half
-        query_frame, key_frame = (query % half) // tokens, (key % half) // tokens
-        query_block, key_block = query_frame // block_frames, key_frame // block_frames
-        newest = (query_block + (~query_noisy).long()) * block_frames - 1
-        itself = query_noisy & key_noisy & (key_block == query_block)
-        return (~key_noisy & cache.holds(newest, key_frame)) | itself
+        return seen[query // tokens, key // tokens]
 
-    return allowed
+    rows, columns = (_tokens_in_tiles(count, tokens, seen.device) for count in seen.shape)
+    pairs = rows @ seen.double() @ columns.T
+    full = pairs == TILE * TILE
+    lengths = seen.shape[0] * tokens, seen.shape[1] * tokens
+    some = _listed((pairs > 0) & ~full)
+    return BlockMask.from_kv_blocks(*some, *_listed(full), TILE, allowed, lengths)
+
+
+def _tokens_in_tiles(frames: int, tokens: int, device: torch.device) -> Tensor:
+    """[tiles f]"""
+    frame = torch.arange(frames, device=device) * tokens
+    tile = torch.arange(0, frames * tokens, TILE, device=device)[:, None]
+    shared = torch.minimum(tile + TILE, frame + tokens) - torch.maximum(tile, frame)
+    return shared.clamp(min=0).double()
+
+
+def _listed(tiles: Tensor) -> tuple[Tensor, Tensor]:
+    """How many tiles of every row, and which ones first: [1 1 rows], [1 1 rows columns]."""
+    order = tiles.int().argsort(dim=-1, descending=True, stable=True)
+    return tiles.sum(-1).int()[None, None], order.int()[None, None]
 
 
 class Cached:

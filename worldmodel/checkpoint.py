@@ -105,7 +105,7 @@ def load_model(folder: Path) -> tuple[PlayableConfig, Autoencoder, WorldTransfor
     """
     playable = read_playable(folder)
     if stored_kind(folder, "transformer") is not None:
-        raise ValueError(f"{folder}: a Wan model can be played, but not evaluated or trained here")
+        raise ValueError(f"{folder}: a Wan model can be played and trained, but not evaluated")
     ae_config, ae_weights = load_tensors(folder, "autoencoder", AutoencoderConfig)
     config, weights = load_tensors(folder, "transformer", TransformerConfig)
     if config.grid != ae_config.grid or config.latent_channels != ae_config.latent_channels:
@@ -168,9 +168,16 @@ def save_module(
     folder: Path, name: str, module: nn.Module, config: Any, dtype: torch.dtype
 ) -> list[Path]:
     """Write the weights of `module` in shards of at most SHARD_BYTES; normalisation stays float32."""
+    return save_tensors(folder, name, module.state_dict(), config, dtype)
+
+
+def save_tensors(
+    folder: Path, name: str, weights: Mapping[str, Tensor], config: Any, dtype: torch.dtype
+) -> list[Path]:
+    """The same of weights by themselves."""
     tensors = {
         key: value.detach().cpu().to(torch.float32 if "latent_" in key else dtype).contiguous()
-        for key, value in module.state_dict().items()
+        for key, value in weights.items()
     }
     metadata = {"config": json.dumps(strict.to_plain(config))}
     shards = _shard(tensors)

@@ -33,6 +33,16 @@ def load(path: str | Path, cls: type[T], overrides: Sequence[str] = ()) -> T:
     return build(tree, cls, where=str(path))
 
 
+def top_keys(path: str | Path) -> frozenset[str]:
+    """What stands at the top of a config file and of those it extends: tells kinds of files apart.
+
+    Raises:
+        ValueError: unreadable YAML.
+        FileNotFoundError: if there is no such file.
+    """
+    return frozenset(_read(Path(path)))
+
+
 def build(tree: Any, cls: type[T], where: str) -> T:
     """Build `cls` from plain data; `where` starts every error message."""
     value: T = _convert(tree, cls, _Place(where))

@@ -20,6 +20,7 @@ from worldmodel.checkpoint import (
     stored_kind,
 )
 from worldmodel.embeddings import PromptFolder
+from worldmodel.kv_cache import CacheConfig
 from worldmodel.sampler import Decoder, DecoderConfig, Network
 from worldmodel.tiny_decoder import TinyDecoder, TinyDecoderConfig
 from worldmodel.transformer import read_words
@@ -40,6 +41,10 @@ class WanModelConfig:
 
     def __post_init__(self) -> None:
         check_fit(self.transformer, self.decoder)
+
+    @property
+    def cache(self) -> CacheConfig:
+        return self.playable.cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)

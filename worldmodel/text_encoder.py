@@ -7,6 +7,7 @@ encodes a text, stores its embeddings in the model's folder and ends.
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ from torch import Tensor
 
 def encode_prompt(folder: Path, prompt: str, most_tokens: int) -> Tensor:
     """Embeddings [n width] of a text, n at most `most_tokens`; longer ones are cut.
+
+    Raises:
+        ValueError: if the weights or the package are not there, saying what to do.
+    """
+    return load_encoder(folder, most_tokens)(prompt)
+
+
+def load_encoder(folder: Path, most_tokens: int) -> Callable[[str], Tensor]:
+    """`encode_prompt` for many texts.
 
     `folder` is laid out as Wan's for diffusers: `tokenizer/` and `text_encoder/`.
 
@@ -36,11 +46,16 @@ def encode_prompt(folder: Path, prompt: str, most_tokens: int) -> Tensor:
         )
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder}: {' '.join(str(error).split())}") from error
-    text = clean(prompt)
-    ids = tokenizer(text, truncation=True, max_length=most_tokens, return_tensors="pt")
-    with torch.inference_mode():
-        hidden: Tensor = encoder.eval()(ids.input_ids, ids.attention_mask).last_hidden_state
-    return hidden[0].float().clone()
+    encoder.eval()
+
+    def encode(prompt: str) -> Tensor:
+        text = clean(prompt)
+        ids = tokenizer(text, truncation=True, max_length=most_tokens, return_tensors="pt")
+        with torch.inference_mode():
+            hidden: Tensor = encoder(ids.input_ids, ids.attention_mask).last_hidden_state
+        return hidden[0].float().clone()
+
+    return encode
 
 
 def clean(prompt: str) -> str:

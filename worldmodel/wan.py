@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from einops import rearrange
@@ -220,6 +220,7 @@ class WanBlock(nn.Module):
 class WanTransformer(nn.Module):
     """Predicts the velocity of every latent frame it is given."""
 
+    block_type: ClassVar[type[WanBlock]] = WanBlock
     time_frequencies: Tensor
     space_angles: Tensor
 
@@ -233,7 +234,7 @@ class WanTransformer(nn.Module):
         self.noise_in = nn.Linear(2 * config.noise_frequencies, width)
         self.noise_out = nn.Linear(width, width)
         self.modulation = nn.Linear(width, 6 * width)
-        self.blocks = nn.ModuleList(WanBlock(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(self.block_type(config) for _ in range(config.layers))
         self.head_modulation = nn.Parameter(torch.randn(2, width) / math.sqrt(width))
         self.latent_out = nn.Linear(width, config.latent_channels)
         rotary = config.rotary
@@ -256,6 +257,15 @@ class WanTransformer(nn.Module):
         Raises:
             ValueError: if they have another shape than this model reads.
         """
+        text = self.embed_prompt(prompt)
+        return torch.stack([block.text_keys_values(text) for block in self._blocks()], 1)
+
+    def embed_prompt(self, prompt: Tensor) -> Tensor:
+        """A prompt's embeddings [b s e] as all blocks read them: [b s m].
+
+        Raises:
+            ValueError: if they have another shape than this model reads.
+        """
         wanted = (self.config.text_tokens, self.config.text_width)
         if prompt.ndim != 3 or prompt.shape[1:] != wanted:
             raise ValueError(
@@ -263,8 +273,7 @@ class WanTransformer(nn.Module):
                 f" shape {tuple(prompt.shape)}"
             )
         hidden = functional.gelu(self.text_in(prompt.to(self.text_in.weight)), approximate="tanh")
-        text = self.text_out(hidden)
-        return torch.stack([block.text_keys_values(text) for block in self._blocks()], 1)
+        return self.text_out(hidden)
 
     def forward(
         self,

@@ -81,7 +81,12 @@ class WanVae(nn.Module):
 
     def encode_start(self, frames: Tensor, /) -> Tensor:
         """The latent [1 1 p c] of a start picture [1 3 H W] in [-1, 1]."""
-        z = self.vae.encode(frames[:, :, None].to(self.vae.dtype)).latent_dist.mode()[0].float()
+        return self.encode(frames)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """The latents [1 f p c] of a video [1 + 4 (f - 1) 3 H W] in [-1, 1]."""
+        video = rearrange(frames, "t c h w -> 1 c t h w").to(self.vae.dtype)
+        z = self.vae.encode(video).latent_dist.mode()[0].float()
         z = (z - self.latent_mean) / self.latent_std
         return rearrange(z, "c f (h y) (w x) -> 1 f (h w) (c y x)", y=PATCH, x=PATCH)
 

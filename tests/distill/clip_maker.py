@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from distill.clips import write_manifest, write_shard
 from tests.worldmodel.tiny import walk
 from worldmodel import flow
+from worldmodel.embeddings import PromptFolder
+from worldmodel.models import PROMPTS
 
 
 def write_clips(
@@ -21,10 +24,11 @@ def write_clips(
     frames: int = 8,
     latents: bool = False,
     paths: bool = False,
+    latent_shape: tuple[int, int] = (28, 8),
 ) -> Path:
     """A folder of `shards` x `clips` clips, 64x112 px frames or latents of the nano model.
 
-    `paths` adds the path of a teacher to the latents, with 4 steps.
+    `paths` adds the path of a teacher to the latents, with 4 steps; `latent_shape` is [p c].
     """
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(shards):
@@ -35,7 +39,7 @@ def write_clips(
         ]
         coarse = random.integers(0, 255, (clips, frames, 8, 14, 3), dtype=np.uint8)
         pixels = coarse.repeat(8, axis=2).repeat(8, axis=3)
-        made = random.standard_normal((clips, frames, 28, 8)).astype(np.float16)
+        made = random.standard_normal((clips, frames, *latent_shape)).astype(np.float16)
         write_shard(
             folder / f"{index:05d}.safetensors",
             cameras=np.stack(cameras),
@@ -47,6 +51,15 @@ def write_clips(
             paths=_paths(made, random) if paths else None,
         )
     write_manifest(folder, source="noise", licence="Apache-2.0")
+    return folder
+
+
+def wan_clips(folder: Path, frames: int = 8) -> Path:
+    """Latents of the nano Wan model, with the embeddings of their prompt."""
+    write_clips(folder, frames=frames, latents=True, latent_shape=(6, 64))
+    random = torch.Generator().manual_seed(2)
+    embeddings = torch.randn(5, 20, generator=random)  # of 7 that the model reads
+    PromptFolder(folder / PROMPTS, 7, 20).store("meadow", embeddings)
     return folder
 
 

@@ -30,7 +30,7 @@ from distill.stages import (
 )
 from distill.state import load_state, save_state
 from distill.trainer import NotFiniteError, Trainer
-from tests.distill.clip_maker import write_clips
+from tests.distill.clip_maker import wan_clips, write_clips
 from tests.worldmodel.tiny import shaken
 from worldmodel.checkpoint import save_module
 from worldmodel.transformer import WorldTransformer
@@ -70,13 +70,17 @@ def _trainer(
 
 
 def _data(stage_name: str, tmp_path: Path) -> Path:
+    if stage_name.startswith("wan"):
+        return wan_clips(tmp_path / "data")
     latents, paths = not stage_name.endswith(OF_FRAMES), stage_name.endswith("ode")
     return write_clips(tmp_path / "data", latents=latents, paths=paths)
 
 
 @pytest.mark.parametrize("stage_name", REAL_STAGES)
 def test_every_stage_builds_and_takes_two_steps(stage_name: str, tmp_path: Path) -> None:
-    overrides = ["model=configs/model/nano.yaml", "batch_size=2", "compile=false", "resident=false"]
+    wan = stage_name.startswith("wan")
+    overrides = [f"model=configs/model/{'wan-nano' if wan else 'nano'}.yaml"]
+    overrides += ["batch_size=2", "compile=false", "resident=false"]
     frames = 1 if stage_name in OF_FRAMES else 8
     data = _data(stage_name, tmp_path)
     trainer = _trainer(stage_name, data, tmp_path, *overrides, "steps=2", f"frames={frames}")

@@ -246,5 +246,6 @@ def test_every_stage_names_a_model_that_loads(name: str, monkeypatch: pytest.Mon
     monkeypatch.chdir(CONFIGS.parent)
     stage, model = load_stage(Path("configs") / name, [])
     assert stage.model.is_file()
-    assert model.transformer.latent_channels == model.autoencoder.latent_channels
-    assert model.transformer.grid == model.autoencoder.grid
+    decoder = model.decoder if isinstance(model, WanModelConfig) else model.autoencoder
+    assert model.transformer.latent_channels == decoder.latent_channels
+    assert model.transformer.grid == decoder.grid

@@ -243,7 +243,7 @@ def test_shards_are_written_one_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_wan_model_is_refused_where_only_the_shipped_kind_will_do(tmp_path: Path) -> None:
     folder = tiny_wan.model_folder(tmp_path)
-    with pytest.raises(ValueError, match="can be played, but not evaluated or trained"):
+    with pytest.raises(ValueError, match="can be played and trained, but not evaluated"):
         load_model(folder)
 
 
