@@ -205,8 +205,8 @@ def test_a_world_too_slow_with_one_step_remembers_fewer_frames_and_says_so() -> 
     )
     loop.start()
     try:
-        _until(lambda: world.spec.window_frames == 6)
-        assert "6 of 12 frames remembered now" in loop.take_effort_news()
+        _until(lambda: "6 of 12 frames remembered now" in loop.take_effort_news())
+        assert world.spec.window_frames == 6
         assert loop.stats().effort == "6 of 12 frames remembered"
         assert loop.choose_effort() == "12 frames remembered, kept"
         _until(lambda: world.spec.window_frames == 12)
