@@ -68,7 +68,7 @@ class Game:
         """
         self.window = Window(config.window, f"{model.name} · world model")
         self.input = PlayerInput(config.keys, config.controls)
-        self.screen = Screen(self.window, config.window.sharpness)
+        self.screen = Screen(self.window, config.window)
         self._hud = Hud(self.screen.sprites, config.keys)
         self._waiting = waiting or Waiting()
         self._config = config

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from engine.scene import Scene
 from engine.time_travel import Timeline, TimeTravel
 from worldmodel.types import Camera, GeneratorSpec, StepTimes, WorldGenerator
 
+PATIENCE = 5  # niceness of the generation thread
 Prepare = Callable[[], WorldGenerator]  # returns it warm, at the rate of play
 
 
@@ -237,6 +240,7 @@ class GenerationLoop:
 
     def _run(self) -> None:
         try:
+            _let_others_go_first()
             world = self._prepare()
             spec = world.spec
             with self._changed:
@@ -485,3 +489,14 @@ class GenerationLoop:
 
 def scene_of(begin: Scene | SavedGame) -> Scene:
     return begin.scene if isinstance(begin, SavedGame) else begin
+
+
+def _let_others_go_first() -> None:
+    """The picture of this instant goes before the next one of the model.
+
+    So do the threads that a runtime starts from here. Elsewhere niceness is the whole process's.
+    """
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        niceness = max(PATIENCE, os.getpriority(os.PRIO_PROCESS, thread))
+        os.setpriority(os.PRIO_PROCESS, thread, niceness)

@@ -7,6 +7,7 @@ from collections import deque
 from worldmodel.types import GeneratorSpec
 
 WORLD_RATES = (6, 8, 10, 12, 15, 20, 24, 30)
+MOST_SOFTWARE_HZ = 32.0  # pictures a second where drawing takes the processor from the model
 DRAWING_SHARE = 0.5  # of the time at most, where drawing takes the processor from the model
 VSYNC_SLACK = 0.9  # of a display frame: a flip that waits ends later than this anyhow
 MARGIN = 1.1  # a rate is held when the machine could do a tenth more
@@ -50,7 +51,7 @@ def draw_period_s(refresh_hz: float, took_s: float, *, vsync: bool, software: bo
     """
     period_s = 1 / refresh_hz
     if software:
-        return max(period_s, took_s / DRAWING_SHARE)
+        return max(period_s, 1 / MOST_SOFTWARE_HZ, took_s / DRAWING_SHARE)
     return VSYNC_SLACK * period_s if vsync else period_s
 
 

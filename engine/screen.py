@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from engine.latency import LatencyLog
 from engine.loop import Generated
 from engine.pacing import RateMeter, draw_period_s, frame_due
+from engine.settings import WindowSettings
 from engine.timewarp import NO_WARP, frame_from_view
 from engine.viewer import SpriteLayer, Viewer
 from engine.window import Window
@@ -19,7 +20,7 @@ from worldmodel.types import Camera
 class Screen:
     """Draws when something has changed, at its own pace; a finished frame waits for nothing else."""
 
-    def __init__(self, window: Window, sharpness: float) -> None:
+    def __init__(self, window: Window, settings: WindowSettings) -> None:
         self.sprites = SpriteLayer(window.context)
         self.latency = LatencyLog()
         self.meter = RateMeter()  # of pictures on the display
@@ -27,7 +28,9 @@ class Screen:
         self.dirty = True
         self.shown: tuple[int, int] | None = None  # step and frame on show
         self._window = window
-        self._viewer = Viewer(window.context, sharpness)
+        less = settings.upscale == "half" or (settings.upscale == "auto" and window.software)
+        detail = 0.5 if less else 1.0
+        self._viewer = Viewer(window.context, settings.sharpness, detail=detail)
         self._frame: NDArray[np.uint8] | None = None  # the pixels of that frame
         self._warp = NO_WARP
         self._unshown: Generated | None = None  # taken, and not on the display yet

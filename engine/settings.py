@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from engine.bindings import KeyBindings
 from engine.controls import ControlSettings
@@ -16,6 +17,8 @@ class WindowSettings:
     height_px: int = 640
     full_screen: bool = False
     sharpness: float = 0.3  # of the source image before the upscale, 0 to 1
+    # in all detail, or in half of it, a third of the work; auto: half where a processor draws
+    upscale: Literal["auto", "full", "half"] = "auto"
     hud: bool = True
     capture_mouse: bool = True  # from the first frame on; otherwise from the first click on
     title: bool = True  # begin with the choice of worlds and saves

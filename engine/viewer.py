@@ -37,8 +37,10 @@ def letterbox(window_size: tuple[int, int], frame_size: tuple[int, int]) -> Rect
 class Viewer:
     """Draws the newest frame; `context` must be current on the calling thread."""
 
-    def __init__(self, context: moderngl.Context, sharpness: float) -> None:
+    def __init__(self, context: moderngl.Context, sharpness: float, *, detail: float = 1.0) -> None:
+        """`detail`: of the upscale, as a share of the window's sides; processors that draw want less."""
         self._context = context
+        self._detail = detail
         self._sharpen = _program(context, "frame.vert", "sharpen.frag")
         self._sharpen["sharpness"] = sharpness
         self._upscale = _program(context, "frame.vert", "upscale.frag")
@@ -113,10 +115,11 @@ class Viewer:
     ) -> None:
         """A warp upscales once per frame and size, so that a picture in motion is cheap to draw."""
         self._context.disable(moderngl.BLEND)
-        if warp is NO_WARP:
+        if warp is NO_WARP and self._detail == 1.0:
             self._render_upscaled(target, viewport, brightness)
             return
-        picture = self._upscale_for_warps(viewport[2:])
+        width, height = (max(1, round(self._detail * side)) for side in viewport[2:])
+        picture = self._upscale_for_warps((width, height))
         target.use()
         target.viewport = viewport
         for program in (self._rim, self._warp):

@@ -55,4 +55,5 @@ def test_without_vsync_drawing_keeps_the_rate_of_the_display() -> None:
 
 def test_a_processor_that_draws_and_computes_draws_half_the_time_at_most() -> None:
     assert draw_period_s(60.0, 0.03, vsync=True, software=True) == pytest.approx(0.06)
-    assert draw_period_s(60.0, 0.001, vsync=False, software=True) == 1 / 60
+    assert draw_period_s(60.0, 0.001, vsync=False, software=True) == 1 / 32  # and no more often
+    assert draw_period_s(30.0, 0.001, vsync=False, software=True) == 1 / 30

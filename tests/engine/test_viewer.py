@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from engine.timewarp import NO_WARP
 from engine.viewer import Rectangle, SpriteLayer, Viewer, letterbox
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs EGL to draw off screen")
@@ -44,6 +45,20 @@ def test_the_picture_is_upright_and_not_mirrored(context: moderngl.Context) -> N
     assert np.array_equal(picture[20, 260], (0, 220, 0))  # top right
     assert np.array_equal(picture[140, 20], (0, 0, 220))  # bottom left
     assert np.array_equal(picture[140, 260], (90, 90, 90))
+
+
+def test_with_half_the_detail_the_picture_is_the_same_way_up_and_turns_the_same_way(
+    context: moderngl.Context,
+) -> None:
+    full, half = Viewer(context, sharpness=0.0), Viewer(context, sharpness=0.0, detail=0.5)
+    shift = np.array([[1.0, 0.0, 0.2], [0.0, 1.0, 0.1], [0.0, 0.0, 1.0]])
+    for warp in (NO_WARP, shift):
+        pictures = []
+        for viewer in (full, half):
+            viewer.show(corners())
+            pictures.append(viewer.capture((280, 160), warp).astype(int))
+        differing = (np.abs(pictures[0] - pictures[1]).max(-1) > 8).mean()
+        assert differing < 0.05  # along the edges, which one draws sharper
 
 
 def test_a_flat_picture_stays_exactly_flat(context: moderngl.Context) -> None:
