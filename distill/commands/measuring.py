@@ -1,0 +1,240 @@
+"""Commands that measure: evaluate, judge, compare, motion, sample, walks, profile."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill.commands import Command, filled, numbers, refuse_to_overwrite
+
+if TYPE_CHECKING:
+    from distill.clips import ClipSet
+    from distill.prompt_change import Asking
+
+
+def add(command: Command) -> None:
+    _add_measuring(command)
+    _add_judge(command)
+    _add_profile(command)
+    _add_walks(command)
+
+
+def _add_measuring(command: Command) -> None:
+    evaluate = command("evaluate", _evaluate, "measure a playable model against rendered truth")
+    evaluate.add_argument("model", type=Path)
+    evaluate.add_argument("--data", type=Path, required=True, help="held-out clips")
+    evaluate.add_argument("--overwrite", action="store_true")
+    evaluate.add_argument("--out", type=Path, required=True, help="evaluation.json; .md beside it")
+    evaluate.add_argument("--quick", action="store_true", help="a small measurement, for a CPU")
+    evaluate.add_argument("--steps", help="also measured beside the model's own; default 4,2,16")
+    evaluate.add_argument("--known", type=int, help="true context frames; default 4")
+    evaluate.add_argument("--clips", type=int, help="default 64")
+    evaluate.add_argument("--longest", type=int, help="longest horizon, frames; default 128")
+    evaluate.add_argument("--walks", type=int, help="long walks; default 16")
+    evaluate.add_argument("--walk-frames", type=int, help="of each; default 1000")
+    evaluate.add_argument("--still-frames", type=int, help="of a resting camera; default 200")
+    evaluate.add_argument("--videos", type=int, default=2, help="long walks written as videos")
+    evaluate.add_argument("--ruler", type=Path, help="measure in the features of another model")
+    evaluate.add_argument("--judge", type=Path, help="a file: also measure changes of the prompt")
+    evaluate.add_argument("--commit", help="of this code, where there is no git to ask")
+    evaluate.add_argument("--device")
+
+    compare = command("compare", _compare, "several evaluations as one table")
+    compare.add_argument("evaluations", type=Path, nargs="+", help="evaluation.json files")
+    compare.add_argument("--samplers", action="store_true", help="a line per model and steps")
+    compare.add_argument("--overwrite", action="store_true")
+    compare.add_argument("--out", type=Path, required=True, help="a Markdown file")
+
+    motion = command("motion", _motion, "how the cameras of clips move, beside recorded play")
+    motion.add_argument("data", type=Path, help="a clip folder")
+    motion.add_argument("--play", type=Path, nargs="*", default=[], help="exported recordings")
+    motion.add_argument("--overwrite", action="store_true")
+    motion.add_argument("--out", type=Path, required=True, help="a Markdown file; plots beside it")
+
+    sample = command("sample", _sample, "contact sheet: truth above, generated below")
+    sample.add_argument("model", type=Path)
+    sample.add_argument("--data", type=Path, required=True)
+    sample.add_argument("--overwrite", action="store_true")
+    sample.add_argument("--out", type=Path, required=True, help="a PNG")
+    sample.add_argument("--steps", type=int, help="denoising steps; default: those of play")
+    sample.add_argument("--known", type=int, default=1, help="true context frames")
+    sample.add_argument("--clips", type=int, default=10)
+    sample.add_argument("--columns", default="0,1,4,8,16,24,32")
+    sample.add_argument("--device")
+
+
+def _add_judge(command: Command) -> None:
+    judge = command("judge", _judge, "train what tells place, hour and weather of a frame")
+    judge.add_argument("what", choices=("train",))
+    judge.add_argument(
+        "--data", type=Path, required=True, help="rendered clips; prompts are labels"
+    )
+    judge.add_argument("--held-out", type=Path, required=True, help="clips to measure it on")
+    judge.add_argument("--overwrite", action="store_true")
+    judge.add_argument("--out", type=Path, required=True, help="a .safetensors file")
+    judge.add_argument("--steps", type=int, default=1500)
+    judge.add_argument("--device")
+
+
+def _add_profile(command: Command) -> None:
+    profile = command("profile", _profile, "how fast a stage trains here, on random data")
+    profile.add_argument("config", type=Path)
+    profile.add_argument("overrides", nargs="*", help="key.path=value")
+    profile.add_argument("--steps", type=int, default=20)
+    profile.add_argument("--warm", type=int, default=3, help="steps before those; default 3")
+    profile.add_argument("--step-only", action="store_true", help="not the passes by themselves")
+    profile.add_argument("--kernels", type=int, default=0, help="list the most expensive kernels")
+    profile.add_argument(
+        "--data", type=Path, help="also from this clip folder; of noise, if it is not there"
+    )
+    profile.add_argument("--device")
+
+
+def _add_walks(command: Command) -> None:
+    walks = command("walks", _walks, "contact sheet of camera following, along a table of walks")
+    walks.add_argument("model", type=Path)
+    walks.add_argument("--table", type=Path, default=Path("configs/data/walks.yaml"))
+    walks.add_argument("--overwrite", action="store_true")
+    walks.add_argument("--out", type=Path, required=True, help="a PNG")
+    walks.add_argument("--steps", type=int, help="denoising steps; default: those of play")
+    walks.add_argument("--columns", type=int, default=7)
+    walks.add_argument("--device")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from distill.clips import ClipSet
+    from distill.evaluate import Extent, load_truth
+    from distill.features import Ruler
+    from distill.long_play import LongPlay
+    from distill.report import write_report
+    from distill.result import evaluate
+    from distill.run import load_for_evaluation
+
+    refuse_to_overwrite(arguments)
+    if arguments.out.suffix != ".json":
+        raise ValueError(f"--out {arguments.out}: must end in .json; a page is written beside it")
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    if arguments.steps is not None:
+        given["steps"] = tuple(numbers(arguments.steps, "--steps"))
+    extent = filled(Extent.quick() if arguments.quick else Extent(), given)
+    long_play = filled(LongPlay.quick() if arguments.quick else LongPlay(), given)
+    clips, model = ClipSet(arguments.data), load_for_evaluation(arguments.model, arguments.device)
+    measured_by = (
+        load_for_evaluation(arguments.ruler, arguments.device) if arguments.ruler else model
+    )
+    ruler = Ruler(measured_by.playable.name, measured_by.autoencoder.encoder)
+    asking = _asking(arguments, clips, extent.known)
+    truth = load_truth(clips, model, extent.clips, extent.known + extent.longest)
+    evaluation = evaluate(model, truth, extent, long_play, ruler, asking)
+    if arguments.commit:
+        evaluation.numbers["commit"] = arguments.commit
+    write_report(evaluation, model, truth, extent, arguments.out, videos=arguments.videos)
+    print(arguments.out.with_suffix(".md").read_text(encoding="utf-8"))
+
+
+def _asking(arguments: argparse.Namespace, clips: ClipSet, known: int) -> Asking | None:
+    if arguments.judge is None:
+        return None
+    from distill.judge import load_judge
+    from distill.prompt_change import Asking
+    from worldmodel.session import choose_device
+
+    judge, measured = load_judge(arguments.judge)
+    prompts = [clips.frame_prompts(clip)[known - 1] for clip in range(len(clips))]
+    return Asking(judge.to(choose_device(arguments.device)), measured, prompts)
+
+
+def _judge(arguments: argparse.Namespace) -> None:
+    from distill.clips import ClipSet
+    from distill.judge_training import JudgeTraining, train_judge
+    from worldmodel.session import choose_device
+
+    refuse_to_overwrite(arguments)
+    if arguments.out.suffix != ".safetensors":
+        raise ValueError(f"--out {arguments.out}: must end in .safetensors")
+    training = JudgeTraining(steps=arguments.steps)
+    clips, held_out = ClipSet(arguments.data), ClipSet(arguments.held_out)
+    device = choose_device(arguments.device)
+    print(json.dumps(train_judge(clips, held_out, arguments.out, training, device), indent=1))
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from distill.compare import compare, compare_samplers, load_evaluation, names_of
+    from distill.result import write_atomically
+
+    refuse_to_overwrite(arguments)
+    paths = arguments.evaluations
+    found = {name: load_evaluation(path) for name, path in zip(names_of(paths), paths, strict=True)}
+    page = compare_samplers(found) if arguments.samplers else compare(found)
+    write_atomically(page + "\n", arguments.out)
+    print(page)
+
+
+def _motion(arguments: argparse.Namespace) -> None:
+    from distill.clips import ClipSet
+    from distill.motion_coverage import motion_of_clips, motion_of_play, write_motion
+
+    refuse_to_overwrite(arguments)
+    motions = {"training": motion_of_clips(ClipSet(arguments.data))}
+    motions |= {f"play: {folder.name}": motion_of_play(folder) for folder in arguments.play}
+    print(write_motion(motions, arguments.out))
+
+
+def _sample(arguments: argparse.Namespace) -> None:
+    from PIL import Image
+
+    from distill import evaluate as evaluation
+    from distill.clips import ClipSet
+    from distill.run import load_for_evaluation
+
+    refuse_to_overwrite(arguments)
+    columns = numbers(arguments.columns, "--columns")
+    clips, model = ClipSet(arguments.data), load_for_evaluation(arguments.model, arguments.device)
+    image = evaluation.sheet(
+        model,
+        clips,
+        count=arguments.clips,
+        known=arguments.known,
+        columns=columns,
+        steps=arguments.steps or model.playable.rollout.steps,
+    )
+    Image.fromarray(image).save(arguments.out)
+
+
+def _walks(arguments: argparse.Namespace) -> None:
+    from PIL import Image
+
+    from distill.run import load_for_evaluation
+    from distill.walks import walk_sheet
+
+    refuse_to_overwrite(arguments)
+    model = load_for_evaluation(arguments.model, arguments.device)
+    steps = arguments.steps or model.playable.rollout.steps
+    sheet = walk_sheet(model, arguments.table, steps=steps, columns=arguments.columns)
+    Image.fromarray(sheet).save(arguments.out)
+
+
+def _profile(arguments: argparse.Namespace) -> None:
+    from distill.processes import join
+    from distill.speed import Extent, profile_stage
+    from distill.stages import load_stage
+
+    if arguments.steps < 1 or arguments.warm < 0:
+        raise ValueError("--steps must be at least 1 and --warm not negative")
+    stage, model = load_stage(arguments.config, arguments.overrides)
+    if arguments.data is not None and stage.network_name == "autoencoder":
+        raise ValueError("--data is for stages of latents")
+    extent = Extent(
+        steps=arguments.steps,
+        warm=arguments.warm,
+        parts=not arguments.step_only,
+        kernels=arguments.kernels,
+        data=arguments.data,
+    )
+    with join(arguments.device) as processes:
+        result = profile_stage(stage, model, processes, extent)
+        lines = result.pop("kernels", [])
+        if processes.leads:
+            print("\n".join([json.dumps(result, indent=1), *lines]))
