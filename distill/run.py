@@ -43,8 +43,7 @@ from worldmodel.checkpoint import (
 )
 from worldmodel.convert import write_shards
 from worldmodel.models import WanModelConfig
-from worldmodel.runtime import fastest_dtype
-from worldmodel.session import choose_device, prepare
+from worldmodel.runtime import choose_device, fastest_dtype, prepare
 from worldmodel.transformer import TransformerConfig, WorldTransformer
 from worldmodel.wan import KIND
 

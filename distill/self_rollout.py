@@ -23,8 +23,8 @@ from worldmodel import flow
 from worldmodel.attention import Attend, attend_grouped, cache_layout, mask_of_frames, mix_fused
 from worldmodel.cuda_graph import CudaGraph
 from worldmodel.kv_cache import CacheConfig
+from worldmodel.runtime import prepare
 from worldmodel.sampler import Commit
-from worldmodel.session import prepare
 from worldmodel.transformer import Geometry, words_at
 
 

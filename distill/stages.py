@@ -43,8 +43,7 @@ from worldmodel.autoencoder import Autoencoder, AutoencoderConfig
 from worldmodel.checkpoint import assign, load_tensors
 from worldmodel.kv_cache import CacheConfig
 from worldmodel.models import WanModelConfig, prompt_folder
-from worldmodel.runtime import fastest_dtype
-from worldmodel.session import prepare
+from worldmodel.runtime import fastest_dtype, prepare
 from worldmodel.transformer import TransformerConfig, WorldTransformer
 from worldmodel.wan import WanConfig
 

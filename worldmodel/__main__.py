@@ -141,7 +141,7 @@ def _bench_rollouts(arguments: argparse.Namespace) -> dict[str, Any]:
     from worldmodel import bench_rollout
     from worldmodel import config as strict
     from worldmodel.models import WanModelConfig
-    from worldmodel.session import choose_device
+    from worldmodel.runtime import choose_device
 
     steps = [] if arguments.steps is None else [f"playable.rollout.steps={arguments.steps}"]
     model = strict.load(arguments.config, WanModelConfig, steps)

@@ -1,4 +1,4 @@
-"""Which software computes the network: torch itself, or OpenVINO where it is installed and faster."""
+"""Where a network is computed, and with which software: torch itself, or OpenVINO if faster."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -98,3 +99,28 @@ def user_cache() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The named device, or CUDA where there is one.
+
+    Raises:
+        ValueError: if the device does not exist here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} is not available here; try --device cpu") from error
+    return device
+
+
+def prepare(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Make a network ready for inference, in place: weights in `dtype`, buffers in float32."""
+    keep = dict(module.named_buffers())
+    prepared = module.eval().requires_grad_(False).to(device=device, dtype=dtype)
+    for name, buffer in keep.items():
+        setattr(prepared, name, buffer.float().to(device))
+    return prepared

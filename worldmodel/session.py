@@ -33,7 +33,13 @@ from worldmodel.fp8 import check_fp8, use_fp8
 from worldmodel.kv_cache import KVCache, Ring
 from worldmodel.memory import check_memory
 from worldmodel.models import load_playable
-from worldmodel.runtime import blob_folder, choose_runtime, fastest_dtype
+from worldmodel.runtime import (
+    blob_folder,
+    choose_device,
+    choose_runtime,
+    fastest_dtype,
+    prepare,
+)
 from worldmodel.sampler import Decoder, Network, NetworkConfig, Sampler, sample
 from worldmodel.stopwatch import Stopwatch
 from worldmodel.transformer import WorldTransformer, read_words
@@ -581,31 +587,6 @@ def load_session(
         compiled=compiled,
         fp8=fp8,
     )
-
-
-def choose_device(name: str | None) -> torch.device:
-    """The named device, or CUDA where there is one.
-
-    Raises:
-        ValueError: if the device does not exist here.
-    """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} is not available here; try --device cpu") from error
-    return device
-
-
-def prepare(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """Make a network ready for inference, in place: weights in `dtype`, buffers in float32."""
-    keep = dict(module.named_buffers())
-    prepared = module.eval().requires_grad_(False).to(device=device, dtype=dtype)
-    for name, buffer in keep.items():
-        setattr(prepared, name, buffer.float().to(device))
-    return prepared
 
 
 def _holding(sampler: Sampler, held: int) -> Computing:

@@ -139,7 +139,7 @@ def _asking(arguments: argparse.Namespace, clips: ClipSet, known: int) -> Asking
         return None
     from distill.judge import load_judge
     from distill.prompt_change import Asking
-    from worldmodel.session import choose_device
+    from worldmodel.runtime import choose_device
 
     judge, measured = load_judge(arguments.judge)
     prompts = [clips.frame_prompts(clip)[known - 1] for clip in range(len(clips))]
@@ -149,7 +149,7 @@ def _asking(arguments: argparse.Namespace, clips: ClipSet, known: int) -> Asking
 def _judge(arguments: argparse.Namespace) -> None:
     from distill.clips import ClipSet
     from distill.judge_training import JudgeTraining, train_judge
-    from worldmodel.session import choose_device
+    from worldmodel.runtime import choose_device
 
     refuse_to_overwrite(arguments)
     if arguments.out.suffix != ".safetensors":
