@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -314,15 +315,20 @@ class Machine:
     """What the pipeline may use."""
 
     processes: int = 1  # of every training step, through torchrun: one per GPU
+    lanes: int = 1  # steps at once that do not wait for each other, each on GPUs of its own
     workers: int = 0  # rendering processes; 0: one per CPU core, less a few
     device: str | None = None
     here: bool = False  # run all commands in this process: faster to start, for tests
 
     def __post_init__(self) -> None:
-        if self.processes < 1 or self.workers < 0:
-            raise ValueError("--processes must be at least 1 and --workers not negative")
-        if self.here and self.processes > 1:
-            raise ValueError("--here is for one process; drop it or --processes")
+        if min(self.processes, self.lanes) < 1 or self.workers < 0:
+            raise ValueError("--processes and --lanes must be at least 1, --workers not negative")
+        if self.here and max(self.processes, self.lanes) > 1:
+            raise ValueError("--here is for one process; drop it, --processes or --lanes")
+
+    def gpus(self, lane: int) -> str:
+        """Those of a lane, for CUDA_VISIBLE_DEVICES."""
+        return ",".join(str(lane * self.processes + i) for i in range(self.processes))
 
 
 def run_pipeline(config: PipelineConfig, out: Path, machine: Machine, command: Command) -> None:
@@ -344,16 +350,54 @@ def run_pipeline(config: PipelineConfig, out: Path, machine: Machine, command: C
     given = {step.name: wanted[step.name] for step in steps if isinstance(step, Given)}
     record |= {name: settings for name, settings in given.items() if settings}
     places = {step.name: _place(out, step) for step in steps}
-    for step in _missing(steps, out):
+
+    def run(step: Step, lane: int) -> None:
         print(f"pipeline: {step.name}", flush=True)
-        code = _run(step, places, machine, command)
+        code = _run(step, places, machine, lane, command)
         if code != 0 or not _result(out, step).is_file():
-            raise ValueError(f"step {step.name!r} failed (exit code {code}); see above")
+            log = f"{places[step.name]}.log" if machine.lanes > 1 else "above"
+            raise ValueError(f"step {step.name!r} failed (exit code {code}); see {log}")
+
+    for step in in_lanes(list(_missing(steps, out)), machine.lanes, run):
         record = record | {step.name: wanted[step.name]}
         _write(out / RECORD, json.dumps(record, indent=1))
     page = summary(steps, out)
     _write(out / "training.md", page)
     print(page)
+
+
+def in_lanes(steps: Sequence[Step], lanes: int, run: Callable[[Step, int], None]) -> Iterator[Step]:
+    """Run `steps`, `lanes` of them at once, each when all it reads is done; yields what is done.
+
+    The earliest step that can begin takes the next free lane. After a failure no other begins.
+
+    Raises:
+        ValueError: what the first step that failed raised, when those under way have ended.
+    """
+    waiting, free = list(steps), list(range(lanes))
+    under_way: dict[Future[None], tuple[Step, int]] = {}
+    failure: ValueError | None = None
+    with ThreadPoolExecutor(lanes) as pool:
+        while waiting or under_way:
+            blocked = {step.name for step in waiting} | {s.name for s, _ in under_way.values()}
+            ready = [step for step in waiting if not blocked & set(step.reads)]
+            for step in ready[: len(free)] if failure is None else ():
+                lane = free.pop(0)
+                waiting.remove(step)
+                under_way[pool.submit(run, step, lane)] = step, lane
+            if not under_way:
+                break
+            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                step, lane = under_way.pop(future)
+                free.append(lane)
+                try:
+                    future.result()
+                except ValueError as error:
+                    failure = failure or error
+                    continue
+                yield step
+    if failure is not None:
+        raise failure
 
 
 def summary(steps: Sequence[Step], out: Path) -> str:
@@ -383,7 +427,9 @@ def _missing(steps: Sequence[Step], out: Path) -> Iterator[Step]:
     return (step for step in steps if step.name in wanted)
 
 
-def _run(step: Step, places: Mapping[str, Path], machine: Machine, command: Command) -> int:
+def _run(
+    step: Step, places: Mapping[str, Path], machine: Machine, lane: int, command: Command
+) -> int:
     assert not isinstance(step, Given)
     target = places[step.name]
     if step.kind in ("evaluate", "compare"):
@@ -401,7 +447,15 @@ def _run(step: Step, places: Mapping[str, Path], machine: Machine, command: Comm
     if machine.processes > 1 and step.kind in ("train", "encode", "trajectories"):
         many = ["--standalone", "--nproc_per_node", str(machine.processes), "-m"]
         launch += ["torch.distributed.run", *many]
-    return subprocess.run([*launch, "distill", *arguments], check=False).returncode
+    launch += ["distill", *arguments]
+    if machine.lanes == 1:
+        return subprocess.run(launch, check=False).returncode
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": machine.gpus(lane)}
+    with Path(f"{places[step.name]}.log").open("w", encoding="utf-8") as log:
+        done = subprocess.run(
+            launch, check=False, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    return done.returncode
 
 
 def _place(out: Path, step: Step) -> Path:

@@ -22,6 +22,9 @@ def _add_pipeline(command: Command) -> None:
     pipeline.add_argument("overrides", nargs="*", help="NAME=VALUE of the file's words")
     pipeline.add_argument("--out", type=Path, required=True, help="a folder; resumed if it exists")
     pipeline.add_argument("--processes", type=int, default=1, help="of training: one per GPU")
+    pipeline.add_argument(
+        "--lanes", type=int, default=1, help="steps at once, each on GPUs of its own; logs in files"
+    )
     pipeline.add_argument("--workers", type=int, default=0, help="of rendering; 0: by CPU cores")
     pipeline.add_argument("--here", action="store_true", help="run all commands in one process")
     pipeline.add_argument("--device")
@@ -87,6 +90,7 @@ def _pipeline(arguments: argparse.Namespace) -> None:
     config = load_pipeline(arguments.config, arguments.overrides)
     machine = Machine(
         processes=arguments.processes,
+        lanes=arguments.lanes,
         workers=arguments.workers,
         device=arguments.device,
         here=arguments.here,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Barrier
 
 import av
 import numpy as np
@@ -16,7 +17,16 @@ from PIL import Image
 
 from distill.__main__ import main
 from distill.clips import ClipSet
-from distill.pipeline import Machine, PipelineConfig, _settings, run_pipeline, summary
+from distill.pipeline import (
+    ExportStep,
+    Machine,
+    PipelineConfig,
+    Step,
+    _settings,
+    in_lanes,
+    run_pipeline,
+    summary,
+)
 from distill.run import load_transformer
 from worldmodel import config as strict
 from worldmodel.session import load_session
@@ -268,3 +278,56 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert message in error
     assert len(error.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def _steps(**reads: tuple[str, ...]) -> list[ExportStep]:
+    made = []
+    for name, parts in reads.items():
+        first, second = (*parts, "x", "x")[:2]
+        made.append(
+            ExportStep(
+                kind="export",
+                name=name,
+                config=Path("configs/export/nano.yaml"),
+                autoencoder=first,
+                transformer=second,
+            )
+        )
+    return made
+
+
+def test_lanes_run_at_once_what_does_not_wait_for_each_other() -> None:
+    together = Barrier(2, timeout=20.0)  # breaks if b and c are not under way at the same time
+    lanes: dict[str, int] = {}
+
+    def run(step: Step, lane: int) -> None:
+        lanes[step.name] = lane
+        if step.name in ("b", "c"):
+            together.wait()
+
+    steps = _steps(a=(), b=("a",), c=("a",), d=("b", "c"))
+    done = [step.name for step in in_lanes(steps, 2, run)]
+    assert done[0] == "a" and set(done[1:3]) == {"b", "c"} and done[3] == "d"
+    assert {lanes["b"], lanes["c"]} == {0, 1}
+
+
+def test_after_a_failure_no_lane_begins_another_step() -> None:
+    begun: list[str] = []
+
+    def run(step: Step, _lane: int) -> None:
+        begun.append(step.name)
+        if step.name == "a":
+            raise ValueError("step 'a' failed")
+
+    done: list[Step] = []
+    with pytest.raises(ValueError, match="step 'a' failed"):
+        done.extend(in_lanes(_steps(a=(), b=(), c=("b",), d=("c",)), 2, run))
+    assert "d" not in begun
+    assert "a" not in [step.name for step in done]
+
+
+def test_every_lane_has_gpus_of_its_own() -> None:
+    machine = Machine(processes=2, lanes=2)
+    assert [machine.gpus(lane) for lane in range(2)] == ["0,1", "2,3"]
+    with pytest.raises(ValueError, match="--here is for one process"):
+        Machine(lanes=2, here=True)
