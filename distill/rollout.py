@@ -13,6 +13,7 @@ from worldmodel.attention import mix_by_matmul, mix_fused
 from worldmodel.autoencoder import Autoencoder
 from worldmodel.checkpoint import RolloutConfig
 from worldmodel.cuda_graph import CudaGraph
+from worldmodel.drift import holder
 from worldmodel.kv_cache import CacheConfig, KVCache
 from worldmodel.sampler import Sampler, sample
 from worldmodel.transformer import WorldTransformer, words_at
@@ -72,6 +73,7 @@ def rollout_frames(
     shape = (b, 1, *context.shape[2:])
     slots = torch.tensor([cache_config.slot(i) for i in range(views.cameras.shape[1])])
     slots = slots.to(device)
+    hold = holder(autoencoder, how.drift_limit)
     passes = Passes(sampler.denoise, sampler.commit, sampler.commit_own)
     for index, places in enumerate(_places(transformer, views, sampler)):
         at = (words_at(views.words, index, index + 1), *places)
@@ -96,7 +98,7 @@ def rollout_frames(
             latent = context[:, index : index + 1]
         else:
             latent = sample(denoise, fresh_noise, levels if index else first_levels, how.solver)
-            latent = latent.clone()  # a captured graph owns its output and overwrites it
+            latent = hold(latent.clone())  # a captured graph owns its output and overwrites it
         if index >= known and how.commit == "own":
             passes.commit_own(slot)
         else:

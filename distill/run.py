@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,8 @@ from worldmodel.transformer import TransformerConfig, WorldTransformer
 from worldmodel.wan import KIND
 
 CALIBRATION_FRAMES = 1024
+MOMENT_FRAMES = 2048
+OF_ONE_MODEL = ("*.safetensors", "model.yaml", "evaluation.*")  # a copy has its own
 
 
 def run_stage(
@@ -148,10 +152,27 @@ def _calibrate(
         network.calibrate([frames_to_float(part.to(processes.device)) for part in parts])
 
 
+def write_moments(folder: Path, data: Path, out: Path, limit: float) -> None:
+    """A copy of a playable model that keeps its frames within `limit` of what those of `data` are.
+
+    Raises:
+        ValueError: if the model or the clips are not what they should be.
+    """
+    clips = ClipSet(data)
+    playable, autoencoder, transformer = load_model(folder)
+    sample = FrameBatches(clips, MOMENT_FRAMES, 0, 0).at(0).frames
+    with torch.no_grad():
+        latents = [autoencoder.encode(frames_to_float(part)) for part in sample.split(64)]
+    autoencoder.measure_moments(torch.cat(latents))
+    rollout = replace(playable.rollout, drift_limit=limit)
+    shutil.copytree(folder, out, ignore=shutil.ignore_patterns(*OF_ONE_MODEL))
+    save_model(out, replace(playable, rollout=rollout), autoencoder, transformer)
+
+
 def load_autoencoder(folder: Path) -> Autoencoder:
     """The autoencoder of a run or model folder, float32 on the CPU."""
     config, weights = load_tensors(folder, "autoencoder", AutoencoderConfig)
-    network = Autoencoder(config)
+    network = Autoencoder.of(config, weights)
     assign(network, weights, str(folder))
     return network.eval()
 

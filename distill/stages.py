@@ -191,7 +191,7 @@ def build_network(
             _assign_wan(wan, model.transformer, init)
         return wan
     if stage.network_name == "autoencoder":
-        autoencoder = Autoencoder(model.autoencoder)
+        autoencoder = Autoencoder(model.autoencoder)  # what frames look like is measured again
         if isinstance(stage.objective, ReconstructionConfig) and stage.objective.part == "decoder":
             autoencoder.keep_latents()
         network: nn.Module = autoencoder
@@ -201,6 +201,7 @@ def build_network(
         config = model.transformer
     if init is not None:
         found, weights = load_tensors(init, stage.network_name, type(config))
+        weights = {key: w for key, w in weights.items() if not key.startswith("latent_moments.")}
         if isinstance(found, TransformerConfig):
             weights["words.weight"] = of_other_words(
                 weights["words.weight"], found.vocabulary, config.vocabulary

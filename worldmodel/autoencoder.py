@@ -6,13 +6,15 @@ almost all of its work is at low resolution and the last doubling is a pixel shu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
+
+from worldmodel.drift import Moments
 
 DOWNSCALE = 16
 
@@ -119,11 +121,20 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.config = config
         self.latents_stay = False
+        self.latent_moments: Moments | None = None  # what true frames look like, if it was measured
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @staticmethod
+    def of(config: AutoencoderConfig, weights: Mapping[str, Tensor]) -> Autoencoder:
+        """One that `weights` fit into, with or without moments."""
+        network = Autoencoder(config)
+        if "latent_moments.mean" in weights:
+            network.latent_moments = Moments(config.latent_channels)
+        return network
 
     def forward(self, frames: Tensor, latent_noise: Tensor) -> Tensor:
         """Training pass: reconstruct frames [n 3 H W] through noisy, batch-normalised latents.
@@ -186,6 +197,11 @@ class Autoencoder(nn.Module):
         raw = torch.cat([self._encode(frames) for frames in batches])
         self.latent_mean.copy_(raw.mean((0, 1)))
         self.latent_std.copy_(raw.std((0, 1)).clamp_min(1e-4))
+
+    def measure_moments(self, latents: Tensor) -> None:
+        """Remember what true frames look like, from their latents [n p c]."""
+        self.latent_moments = Moments(self.config.latent_channels).to(latents.device)
+        self.latent_moments.measure(latents)
 
 
 def frames_to_float(frames: Tensor) -> Tensor:

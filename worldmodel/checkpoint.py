@@ -43,8 +43,13 @@ class RolloutConfig:
     solver: Solver = "euler"  # "consistency" for models distilled to jump to the end of the path
     commit: Commit = "clean"  # "own" for models trained to remember their last denoising step
     block_frames: int = 1  # latents that are made together and see each other
+    drift_limit: float | None = (
+        None  # Mahalanobis distance of a frame's moments; worldmodel/drift.py
+    )
 
     def __post_init__(self) -> None:
+        if self.drift_limit is not None and self.drift_limit <= 0.0:
+            raise ValueError(f"drift_limit must be positive or null, got {self.drift_limit}")
         if self.block_frames < 1:
             raise ValueError(f"block_frames must be at least 1, got {self.block_frames}")
         if self.steps < 1 or self.first_frame_steps < 1:
@@ -110,7 +115,7 @@ def load_model(folder: Path) -> tuple[PlayableConfig, Autoencoder, WorldTransfor
     config, weights = load_tensors(folder, "transformer", TransformerConfig)
     if config.grid != ae_config.grid or config.latent_channels != ae_config.latent_channels:
         raise ValueError(f"{folder}: the transformer was made for another autoencoder")
-    autoencoder, transformer = Autoencoder(ae_config), WorldTransformer(config)
+    autoencoder, transformer = Autoencoder.of(ae_config, ae_weights), WorldTransformer(config)
     assign(autoencoder, ae_weights, f"{folder}: autoencoder")
     assign(transformer, weights, f"{folder}: transformer")
     return playable, autoencoder.eval(), transformer.eval()

@@ -122,5 +122,6 @@ def prepare(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
     keep = dict(module.named_buffers())
     prepared = module.eval().requires_grad_(False).to(device=device, dtype=dtype)
     for name, buffer in keep.items():
-        setattr(prepared, name, buffer.float().to(device))
+        owner, _, own_name = name.rpartition(".")
+        setattr(prepared.get_submodule(owner), own_name, buffer.float().to(device))
     return prepared

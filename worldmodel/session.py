@@ -29,6 +29,7 @@ from worldmodel.autoencoder import frames_to_float
 from worldmodel.captured import CapturedSampler
 from worldmodel.checkpoint import PlayableConfig
 from worldmodel.compiled import can_compile, compile_regions, join_projections
+from worldmodel.drift import holder
 from worldmodel.fp8 import check_fp8, use_fp8
 from worldmodel.kv_cache import KVCache, Ring
 from worldmodel.memory import check_memory
@@ -138,6 +139,8 @@ class WorldSession:
             check_memory(networks, transformer.config, playable.cache, self._block, dtype, free)
         self._transformer: Network = prepare(transformer, device, weights)
         self._autoencoder: Decoder = prepare(autoencoder, device, weights)
+        prepared = cast(nn.Module, self._autoencoder)
+        self._hold = holder(prepared, playable.rollout.drift_limit)
         self._read_prompt = read_prompt or _vocabulary(transformer)
         config = transformer.config
         self._cache = KVCache(
@@ -441,7 +444,7 @@ class WorldSession:
 
         levels = flow.schedule(steps, rollout.shift).tolist()
         latent = sample(denoise, fresh_noise, levels, rollout.solver)
-        return latent.clone()  # a captured graph owns its output and overwrites it
+        return self._hold(latent.clone())  # a captured graph owns its output and overwrites it
 
     def _show(
         self, latent: Tensor, places: tuple[Tensor, ...], camera: Camera, *, sampled: bool

@@ -1,4 +1,4 @@
-"""Commands that make models: render, train, encode, trajectories, export, pipeline, starts."""
+"""Commands that make models: render, train, encode, trajectories, export, pipeline, moments."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ def add(command: Command) -> None:
     _add_pipeline(command)
     _add_making(command)
     _add_starts(command)
+    _add_moments(command)
 
 
 def _add_pipeline(command: Command) -> None:
@@ -81,6 +82,22 @@ def _add_starts(command: Command) -> None:
     starts.add_argument("--table", type=Path, default=Path("configs/data/starts.yaml"))
     starts.add_argument("--overwrite", action="store_true")
     starts.add_argument("--out", type=Path, required=True, help="a folder of PNGs")
+
+
+def _add_moments(command: Command) -> None:
+    moments = command("moments", _moments, "a copy of a model that keeps long walks from drifting")
+    moments.add_argument("model", type=Path)
+    moments.add_argument("--data", type=Path, required=True, help="clips of true frames")
+    moments.add_argument("--limit", type=float, default=15.0, help="worldmodel/drift.py")
+    moments.add_argument("--out", type=Path, required=True, help="a new model folder")
+
+
+def _moments(arguments: argparse.Namespace) -> None:
+    from distill.run import write_moments
+
+    if arguments.out.exists():
+        raise FileExistsError(f"{arguments.out}: already there; choose another --out")
+    write_moments(arguments.model, arguments.data, arguments.out, arguments.limit)
 
 
 def _pipeline(arguments: argparse.Namespace) -> None:
