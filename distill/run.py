@@ -149,7 +149,10 @@ def _calibrate(
     with torch.autocast(
         processes.device.type, torch.bfloat16, enabled=processes.device.type == "cuda"
     ):
-        network.calibrate([frames_to_float(part.to(processes.device)) for part in parts])
+        frames = [frames_to_float(part.to(processes.device)) for part in parts]
+        network.calibrate(frames)
+        with torch.no_grad():
+            network.measure_moments(torch.cat([network.encode(part) for part in frames]))
 
 
 def write_moments(folder: Path, data: Path, out: Path, limit: float) -> None:
