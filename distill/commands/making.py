@@ -88,7 +88,7 @@ def _add_moments(command: Command) -> None:
     moments = command("moments", _moments, "a copy of a model that keeps long walks from drifting")
     moments.add_argument("model", type=Path)
     moments.add_argument("--data", type=Path, required=True, help="clips of true frames")
-    moments.add_argument("--limit", type=float, default=15.0, help="worldmodel/drift.py")
+    moments.add_argument("--limit", type=float, default=18.0, help="worldmodel/drift.py")
     moments.add_argument("--out", type=Path, required=True, help="a new model folder")
 
 
