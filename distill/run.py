@@ -155,6 +155,14 @@ def _calibrate(
             network.measure_moments(torch.cat([network.encode(part) for part in frames]))
 
 
+def _measure_moments(autoencoder: Autoencoder, clips: ClipSet) -> None:
+    """What the frames of `clips` look like, for `rollout.drift_limit`."""
+    frames = FrameBatches(clips, MOMENT_FRAMES, 0, 0).at(0).frames
+    with torch.no_grad():
+        latents = [autoencoder.encode(frames_to_float(part)) for part in frames.split(64)]
+    autoencoder.measure_moments(torch.cat(latents))
+
+
 def write_moments(folder: Path, data: Path, out: Path, limit: float) -> None:
     """A copy of a playable model that keeps its frames within `limit` of what those of `data` are.
 
@@ -163,10 +171,7 @@ def write_moments(folder: Path, data: Path, out: Path, limit: float) -> None:
     """
     clips = ClipSet(data)
     playable, autoencoder, transformer = load_model(folder)
-    sample = FrameBatches(clips, MOMENT_FRAMES, 0, 0).at(0).frames
-    with torch.no_grad():
-        latents = [autoencoder.encode(frames_to_float(part)) for part in sample.split(64)]
-    autoencoder.measure_moments(torch.cat(latents))
+    _measure_moments(autoencoder, clips)
     rollout = replace(playable.rollout, drift_limit=limit)
     shutil.copytree(folder, out, ignore=shutil.ignore_patterns(*OF_ONE_MODEL))
     save_model(out, replace(playable, rollout=rollout), autoencoder, transformer)
@@ -197,8 +202,8 @@ def export(
 ) -> None:
     """Write a playable model folder from two run or model folders; Wan models: from a converted one too.
 
-    `data` are the clips it was made of: lens, rate, limits of motion and licence are then theirs, and
-    the folder gets start frames and a card.
+    `data` are the clips it was made of: lens, rate, limits of motion, licence and what frames look like
+    are then theirs, and the folder gets start frames and a card.
 
     Raises:
         ValueError: if weights or clips are not what they should be.
@@ -214,6 +219,10 @@ def export(
     adapted = card.adapted(playable, clips)
     out.mkdir(parents=True, exist_ok=True)
     card.write_starts(clips, out / "starts", encoder.config)
+    if (
+        adapted.rollout.drift_limit is not None
+    ):  # a kept autoencoder knows the frames of other worlds
+        _measure_moments(encoder, clips)
     page = card.page(adapted, encoder, network, clips, (autoencoder, transformer))
     write_atomically(page, out / "README.md")
     save_model(out, adapted, encoder, network)

@@ -109,7 +109,7 @@ class ScriptedPlayer:
         """Play about that many frames, and close the game.
 
         Raises:
-            ValueError: if no frames come.
+            ValueError: if no frames come, or the window is closed before the end.
         """
         self._game.loop.start()
         try:
@@ -166,6 +166,8 @@ class ScriptedPlayer:
         deadline_s = time.monotonic() + patience_s
         while not condition():
             self._game.tick()
+            if self._game.leaving:  # the window was closed, or the process asked to end
+                raise ValueError("closed before the walk was over; nothing is reported")
             now_s = time.monotonic()
             if now_s > deadline_s:
                 raise ValueError(f"no frame for {patience_s:.0f} s")

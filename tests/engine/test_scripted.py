@@ -7,10 +7,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pygame
 import pytest
 
 import play
-from engine.scripted import Held, Leg, Measure, growth, possible_rate
+from engine.scripted import Held, Leg, Measure, ScriptedPlayer, growth, possible_rate
 
 from .fakes import FakeWorld
 
@@ -38,6 +39,25 @@ def test_a_script_plays_and_reports_every_number(
     assert facts["stages"]["look"]["count"] > 50  # the mouse has turned the head
     said = capsys.readouterr().out
     assert "pictures a second on the display" in said and "possible" in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs SDL's offscreen driver")
+def test_a_script_ends_when_the_window_is_closed_and_reports_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "offscreen")
+    monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
+    (tmp_path / "model").mkdir()
+    report = tmp_path / "report.json"
+
+    def closed(player: ScriptedPlayer, key: int, look_px: int) -> None:  # noqa: ARG001
+        pygame.event.post(pygame.event.Event(pygame.QUIT))
+
+    monkeypatch.setattr(ScriptedPlayer, "_press", closed)
+    argv = ["--model", str(tmp_path / "model"), "--scripted", "160", "--fps", "60"]
+    assert play.main([*argv, "--report", str(report), *SIZE], lambda *_, **__: FakeWorld()) == 2
+    assert "closed before the walk was over" in capsys.readouterr().err
+    assert not report.exists()
 
 
 def test_what_is_asked_is_met_or_not() -> None:
