@@ -31,9 +31,13 @@ class CapturedSampler:
         words: Tensor,
         *,
         commit: Commit,
+        hold: Callable[[Tensor], Tensor] | None,
         compiled: bool,
     ) -> None:
-        """`frame`: latents [1 n p c] on the GPU; poses, intrinsics and times of `Network.geometry`."""
+        """`frame`: latents [1 n p c] on the GPU; poses, intrinsics and times of `Network.geometry`.
+
+        `hold`: what is done with every latent that was made (`drift.py`), if anything.
+        """
         latent, *cameras = frame
         self._sampler, self._block = sampler, latent.shape[1]
         self.words = words.clone()
@@ -52,6 +56,7 @@ class CapturedSampler:
                 self._capture("commit", held, bound.commit, (latent, level, slots))
             if commit == "own":
                 self._capture("commit_own", held, bound.commit_own, (slots,))
+        self.hold = None if hold is None else CudaGraph(hold, (latent,), pool=self._pool)
         self.decode: Callable[[Tensor], Tensor] = sampler.decode
         if sampler.autoencoder.capturable:
             self.decode = CudaGraph(sampler.decode, (latent,), pool=self._pool)

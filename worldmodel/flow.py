@@ -8,6 +8,8 @@ Source: Lipman et al. 2023 (arXiv 2210.02747), in the convention of Wan2.1 and C
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -46,6 +48,12 @@ def schedule(steps: int, shift_amount: float) -> Tensor:
     if steps < 1:
         raise ValueError(f"a sampler needs at least 1 step, got {steps}")
     return shift(torch.linspace(1, 0, steps + 1, dtype=torch.float32), shift_amount)
+
+
+@cache
+def levels(steps: int, shift_amount: float) -> tuple[float, ...]:
+    """`schedule` as plain numbers: asked for with every frame, and always the same."""
+    return tuple(schedule(steps, shift_amount).tolist())
 
 
 def _per_frame(sigma: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ from worldmodel.fp8 import check_fp8, use_fp8
 from worldmodel.kv_cache import KVCache, Ring
 from worldmodel.memory import check_memory
 from worldmodel.models import load_playable
+from worldmodel.noise import Noise
 from worldmodel.runtime import (
     blob_folder,
     choose_device,
@@ -160,7 +161,8 @@ class WorldSession:
         adapts = eager and (self._block == 1 or not capture)
         window = playable.cache.window_frames
         self._windows = windows_of(window, self._block) if adapts else (window,)
-        self._noise = torch.Generator()
+        shape = (1, self._block, config.tokens_per_frame, config.latent_channels)
+        self._noise = Noise(shape, device)
         self._stopwatch = Stopwatch(device)
         self._times: StepTimes | None = None
         mix = mix_by_matmul if device.type == "cpu" else mix_on_gpu
@@ -262,7 +264,7 @@ class WorldSession:
                 little memory.
         """
         self._stopwatch.start()
-        self._noise.manual_seed(start.seed)
+        self._noise.seed(start.seed)
         self._begin(camera.camera_from_world, start.prompt)
         cameras = [camera] * (self._block if start.image is None else 1)
         places = self._places(cameras)
@@ -348,7 +350,7 @@ class WorldSession:
             "cache": {key: value.cpu() for key, value in self._cache.state().items()},
             "window": self._ring.config.window_frames,
             "ring": self._ring.first,
-            "noise": self._noise.get_state(),
+            "noise": self._noise.state(),
             "words": self._prompt.cpu(),
             "decoder": self._autoencoder.state(),
             "steps": self.playable.rollout.steps,
@@ -376,7 +378,7 @@ class WorldSession:
         self._autoencoder.load_state(state.get("decoder", {}))  # older saves have none
         if "steps" in state:  # saves of earlier versions have none
             self.set_steps(state["steps"])
-        self._anchor_from_world = state["anchor"].copy()
+        self._set_anchor(state["anchor"])
         self._frame, self._time = state["frame"], state["time"]
         self._restore_ring(state)
         self._shown = state["shown"].copy()
@@ -399,7 +401,7 @@ class WorldSession:
         self._cache.reset()
         self._ring = Ring(self._ring.config, self.playable.cache.sink_frames)
         self._autoencoder.reset()
-        self._anchor_from_world = anchor_from_world.copy()
+        self._set_anchor(anchor_from_world)
         self._frame = 0  # frames committed or pending since the world began
         self._time = 0  # frames since the anchor was set
         self._pending = None
@@ -424,27 +426,23 @@ class WorldSession:
 
     def _cameras(self, cameras: Sequence[Camera]) -> tuple[Tensor, Tensor, Tensor]:
         """Poses, intrinsics and times as `Network.geometry` takes them."""
-        world_from_anchor = np.linalg.inv(self._anchor_from_world)
-        poses = np.stack([camera.camera_from_world @ world_from_anchor for camera in cameras])
-        intrinsics = torch.tensor([[astuple(camera.intrinsics) for camera in cameras]])
-        times = self._time + torch.arange(len(cameras), dtype=torch.float32)
-        return torch.from_numpy(poses)[None], intrinsics, times[None]
+        poses = [camera.camera_from_world @ self._world_from_anchor for camera in cameras]
+        lenses = [camera.intrinsics for camera in cameras]
+        intrinsics = torch.tensor([[(lens.fx, lens.fy, lens.cx, lens.cy) for lens in lenses]])
+        times = torch.tensor([[float(self._time + nth) for nth in range(len(cameras))]])
+        return torch.from_numpy(np.array([poses])), intrinsics, times
 
     def _sample(self, places: tuple[Tensor, ...], steps: int) -> Tensor:
-        config, rollout = self._transformer.config, self.playable.rollout
-        shape = (1, self._block, config.tokens_per_frame, config.latent_channels)
+        rollout = self.playable.rollout
         run = self._at(self._ring.filled(self._frame))
 
         def denoise(latent: Tensor, now: float, to: float) -> Tensor:
             levels = self._level(now), self._level(to)
             return run.denoise(latent, *levels, self._words, *places)
 
-        def fresh_noise() -> Tensor:
-            return torch.randn(shape, generator=self._noise).to(self.device)
-
-        levels = flow.schedule(steps, rollout.shift).tolist()
-        latent = sample(denoise, fresh_noise, levels, rollout.solver)
-        return self._hold(latent.clone())  # a captured graph owns its output and overwrites it
+        levels = flow.levels(steps, rollout.shift)
+        latent = sample(denoise, self._noise.take, levels, rollout.solver)
+        return self._hold(latent).clone()  # a captured graph owns its output and overwrites it
 
     def _show(
         self, latent: Tensor, places: tuple[Tensor, ...], camera: Camera, *, sampled: bool
@@ -456,12 +454,13 @@ class WorldSession:
         self._frame += count
         self._time += count
         self._stopwatch.mark()
-        run = self._at(0) if count == self._block else self._sampler
-        pixels = run.decode(latent)
+        whole = count == self._block
+        pixels = (self._at(0) if whole else self._sampler).decode(latent)
         self._stopwatch.mark()
-        self._shown = pixels.cpu().numpy()
+        pixels = pixels.to("cpu", non_blocking=True)
         self._stopwatch.mark()
-        self._times = StepTimes(*self._stopwatch.laps_s())
+        self._times = StepTimes(*self._stopwatch.laps_s())  # waits for the pixels
+        self._shown = pixels.numpy()
         self._view = camera
         return self._shown.copy()
 
@@ -484,10 +483,14 @@ class WorldSession:
         self._words = words if self._graphs is None else self._graphs.words.copy_(words)
 
     def _move_anchor_if_far(self, camera_from_world: NDArray[np.float64]) -> None:
-        camera_from_anchor = camera_from_world @ np.linalg.inv(self._anchor_from_world)
+        camera_from_anchor = camera_from_world @ self._world_from_anchor
         distance = float(np.linalg.norm(camera_from_anchor[:3, 3]))
         if distance > ANCHOR_RADIUS_M or self._time >= ANCHOR_FRAMES:
             self.move_anchor(camera_from_world)
+
+    def _set_anchor(self, anchor_from_world: NDArray[np.float64]) -> None:
+        self._anchor_from_world = anchor_from_world.copy()
+        self._world_from_anchor = np.linalg.inv(anchor_from_world)
 
     @torch.inference_mode()
     def move_anchor(self, camera_from_world: NDArray[np.float64]) -> None:
@@ -495,12 +498,12 @@ class WorldSession:
         self.settle()
         old_from_new = self._anchor_from_world @ np.linalg.inv(camera_from_world)
         self._sampler.move_anchor(torch.from_numpy(old_from_new)[None], float(self._time))
-        self._anchor_from_world = camera_from_world.copy()
+        self._set_anchor(camera_from_world)
         self._time = 0
 
     @torch.inference_mode()
     def _capture(self, compiled: bool) -> None:
-        config = self._transformer.config
+        config, rollout = self._transformer.config, self.playable.rollout
         shape = (1, self._block, config.tokens_per_frame, config.latent_channels)
         still = [Camera(np.eye(4), self.playable.intrinsics)] * self._block
         frame = torch.zeros(shape, device=self.device), *self._cameras(still)
@@ -508,10 +511,12 @@ class WorldSession:
             self._sampler,
             frame,
             self._words,
-            commit=self.playable.rollout.commit,
+            commit=rollout.commit,
+            hold=None if rollout.drift_limit is None else self._hold,
             compiled=compiled,
         )
         self._words = graphs.words
+        self._hold = graphs.hold or self._hold
         self._at, self._numbers = graphs.at, torch.device("cpu")
         self._cache.reset()
         self._autoencoder.reset()

@@ -39,6 +39,7 @@ def test_one_euler_step_with_the_true_velocity_lands_on_the_data() -> None:
 
 def test_a_schedule_falls_from_one_to_zero_and_stays_near_noise() -> None:
     levels = flow.schedule(4, 5.0)
+    assert flow.levels(4, 5.0) == tuple(levels.tolist())
     assert levels.dtype == torch.float32
     expected = [1.0, 0.9375, 5 / 6, 0.625, 0.0]  # t = 1000, 937.5, 833.3, 625 at shift 5
     torch.testing.assert_close(levels, torch.tensor(expected))

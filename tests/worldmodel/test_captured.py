@@ -6,6 +6,7 @@ Graphs need a GPU; here a stand-in calls the function itself, and is as strict a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,45 @@ def test_graphs_of_fewer_frames_serve_a_shorter_memory(tmp_path: Path, commit: s
         found.append(made)
     for ours, theirs in zip(*found, strict=True):
         assert np.array_equal(ours, theirs)
+
+
+def _drifting(capture: bool) -> WorldSession:
+    """Takes fresh noise in every step, and holds what it makes."""
+    config = tiny.playable()
+    rollout = replace(config.rollout, solver="consistency", drift_limit=2.0)
+    return WorldSession(
+        replace(config, rollout=rollout),
+        tiny.measured(tiny.autoencoder()),
+        tiny.transformer(),
+        torch.device("cpu"),
+        torch.float32,
+        capture,
+        compiled=False,
+    )
+
+
+def test_frames_are_held_by_a_graph_of_its_own() -> None:
+    replayed, plain = _drifting(True), _drifting(False)
+    assert isinstance(replayed._hold, Replayed)
+    for ours, theirs in zip(_frames(replayed), _frames(plain), strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_what_was_prepared_changes_no_snapshot_and_no_frame_of_other_steps() -> None:
+    made: list[list[np.ndarray]] = []
+    noise: list[list[torch.Tensor]] = []
+    for session in (_drifting(True), _drifting(False)):
+        frames, states = _frames(session, steps=2), []
+        for steps in (2, 1, 3):
+            session.set_steps(steps)
+            for camera in tiny.walk(5)[2:]:
+                states.append(session.snapshot())
+                frames.append(session.step([camera]))
+        session.restore(states[1])
+        made.append([*frames, session.step(tiny.walk(1))])
+        noise.append([state["noise"] for state in states])
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(*made, strict=True))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*noise, strict=True))
 
 
 def test_every_number_of_frames_that_play_can_reach_is_captured() -> None:

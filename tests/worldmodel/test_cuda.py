@@ -14,6 +14,7 @@ from tests.worldmodel import tiny, tiny_wan
 from worldmodel.cuda_graph import CudaGraph, views
 from worldmodel.fp8 import Fp8Linear
 from worldmodel.models import load_playable
+from worldmodel.noise import Noise
 from worldmodel.session import WorldSession, load_session
 from worldmodel.types import Camera, Start
 
@@ -83,6 +84,16 @@ def test_two_compiled_sessions_make_the_same_frames_bit_for_bit() -> None:
         cameras = [Camera(camera.camera_from_world, session.spec.intrinsics) for camera in walk]
         frames.append([session.step([camera]) for camera in cameras[1:]])
     assert np.array_equal(*frames)
+
+
+@pytest.mark.gpu
+def test_noise_on_a_gpu_is_that_of_the_cpu_whenever_it_was_drawn() -> None:
+    shape, generator = (1, 3, 501, 48), torch.Generator().manual_seed(7)
+    noise = Noise(shape, torch.device("cuda"))
+    noise.seed(7)
+    for count in (0, 4, 1, 3, 2) * 10:
+        noise.prepare(count)  # memory of what was taken is used again
+        assert torch.equal(noise.take().cpu(), torch.randn(shape, generator=generator))
 
 
 @pytest.mark.gpu

@@ -62,12 +62,7 @@ def test_a_limit_without_moments_says_what_to_do() -> None:
 
 
 def test_a_session_holds_what_it_generates() -> None:
-    autoencoder = tiny.autoencoder()
-    channels = autoencoder.config.latent_channels
-    moments = Moments(channels)
-    random = torch.Generator().manual_seed(0)
-    moments.measure(torch.randn(200, 64, channels, generator=random))
-    autoencoder.latent_moments = moments
+    autoencoder = tiny.measured(tiny.autoencoder())
     limits = []
     for limit in (None, 1e-3):
         plain = tiny.playable()

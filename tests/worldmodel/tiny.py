@@ -61,6 +61,14 @@ def autoencoder() -> Autoencoder:
     return shaken(Autoencoder(config), 0.1)
 
 
+def measured(autoencoder: Autoencoder) -> Autoencoder:
+    """It knows what frames look like: `rollout.drift_limit` is possible."""
+    random = torch.Generator().manual_seed(0)
+    shape = (200, 64, autoencoder.config.latent_channels)
+    autoencoder.measure_moments(torch.randn(shape, generator=random))
+    return autoencoder
+
+
 def shaken(module: M, scale: float) -> M:
     with torch.no_grad():
         for parameter in module.parameters():
