@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from worldmodel.bench import device_name, memory_gib, timed_ms
+from worldmodel.bench import device_name, memory_gib, synchronise, timed_ms
 from worldmodel.kv_cache import CacheConfig
 from worldmodel.models import Playable, WanModelConfig, random_model
 from worldmodel.runtime import fastest_dtype
@@ -148,15 +149,18 @@ def _rollout(session: WorldSession, latents: int) -> dict[str, float]:
     lens, block = session.spec.intrinsics, session.spec.cameras_per_step
     still = [Camera(np.eye(4), lens)] * block
 
-    def rest() -> None:
+    first_ms, rest_ms = [], []
+    for _ in range(1 + REPEATS):  # the first one warms up
+        synchronise(device)
+        began = time.perf_counter()
+        session.reset(Start(seed=1), still[0])
+        here = time.perf_counter()
         for _ in range(latents // block - 1):
             session.step(still)
         session.settle()
-
-    first_ms, rest_ms = [], []
-    for _ in range(1 + REPEATS):  # the first one warms up
-        first_ms.append(timed_ms(device, partial(session.reset, Start(seed=1), still[0])))
-        rest_ms.append(timed_ms(device, rest))
+        synchronise(device)
+        first_ms.append(1000 * (here - began))
+        rest_ms.append(1000 * (time.perf_counter() - here))
     first, total = statistics.median(first_ms[1:]), statistics.median(rest_ms[1:])
     frames = 1 + session.spec.frames_per_step // block * (latents - 1)
     return {

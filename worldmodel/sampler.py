@@ -45,6 +45,11 @@ def sample(
     return latent
 
 
+def noises(steps: int, solver: Solver) -> int:
+    """How often `sample` asks for fresh noise."""
+    return steps if solver == "consistency" else 1
+
+
 class NetworkConfig(Protocol):
     """What a running world asks of a transformer's config."""
 

@@ -42,7 +42,7 @@ from worldmodel.runtime import (
     fastest_dtype,
     prepare,
 )
-from worldmodel.sampler import Decoder, Network, NetworkConfig, Sampler, sample
+from worldmodel.sampler import Decoder, Network, NetworkConfig, Sampler, noises, sample
 from worldmodel.stopwatch import Stopwatch
 from worldmodel.transformer import WorldTransformer, read_words
 from worldmodel.types import (
@@ -455,14 +455,23 @@ class WorldSession:
         self._time += count
         self._stopwatch.mark()
         whole = count == self._block
+        graphs = self._graphs if whole else None
         pixels = (self._at(0) if whole else self._sampler).decode(latent)
         self._stopwatch.mark()
         pixels = pixels.to("cpu", non_blocking=True)
         self._stopwatch.mark()
+        if graphs is not None:
+            self._go_on()
         self._times = StepTimes(*self._stopwatch.laps_s())  # waits for the pixels
         self._shown = pixels.numpy()
         self._view = camera
         return self._shown.copy()
+
+    def _go_on(self) -> None:
+        """Launch what follows a frame while the GPU still makes it."""
+        self.settle()
+        rollout = self.playable.rollout
+        self._noise.prepare(noises(rollout.steps, rollout.solver))
 
     def _rests(self, cameras: Sequence[Camera]) -> bool:
         view = self._view

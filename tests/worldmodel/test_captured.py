@@ -159,6 +159,15 @@ def test_frames_are_held_by_a_graph_of_its_own() -> None:
         assert np.array_equal(ours, theirs)
 
 
+def test_a_step_leaves_nothing_to_settle_and_noise_for_the_next_one() -> None:
+    session, walk = _drifting(True), tiny.walk(3)
+    session.reset(Start(seed=2), walk[0])
+    for frames, camera in enumerate(walk[1:], 2):
+        session.step([camera])
+        assert session._pending is None and int(session._cache.filled) == frames
+        assert len(session._noise._ready) == session.spec.steps
+
+
 def test_what_was_prepared_changes_no_snapshot_and_no_frame_of_other_steps() -> None:
     made: list[list[np.ndarray]] = []
     noise: list[list[torch.Tensor]] = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,6 +86,32 @@ def test_two_compiled_sessions_make_the_same_frames_bit_for_bit() -> None:
         cameras = [Camera(camera.camera_from_world, session.spec.intrinsics) for camera in walk]
         frames.append([session.step([camera]) for camera in cameras[1:]])
     assert np.array_equal(*frames)
+
+
+@pytest.mark.gpu
+def test_frames_made_beside_commits_are_those_made_one_after_the_other() -> None:
+    """Without waiting anywhere, and with the GPU idle before every piece of work."""
+    session, walk, frames = load_session(POCKET, device="cuda"), tiny.walk(STEPS), []
+    cameras = [Camera(camera.camera_from_world, session.spec.intrinsics) for camera in walk]
+    for patient in (False, True):
+        if patient:
+            _wait_before_work(session)
+        session.reset(Start(seed=5), cameras[0])
+        frames.append([session.step([camera]) for camera in cameras[1:]])
+    assert np.array_equal(*frames)
+
+
+def _wait_before_work(session: WorldSession) -> None:
+    go_on, show = session._go_on, session._show
+
+    def waiting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*inputs: Any, **named: Any) -> Any:
+            torch.cuda.synchronize()
+            return function(*inputs, **named)
+
+        return call
+
+    session._go_on, session._show = waiting(go_on), waiting(show)  # type: ignore[method-assign]
 
 
 @pytest.mark.gpu
