@@ -58,6 +58,7 @@ from worldmodel.types import (
 
 ANCHOR_RADIUS_M = 8.0
 ANCHOR_FRAMES = 64
+TURNING_FRAMES = 48  # in which a world turns to new words; by its own drift it would go on for ever
 
 
 TensorFunction = Callable[..., Tensor]
@@ -102,6 +103,7 @@ class WorldSession:
 
     _pending: _Pending | None
     _view: Camera | None  # what the newest frame of `_shown` was seen from
+    _restless: int  # frames that a resting camera still gets, while the world turns to new words
     _shown: NDArray[np.uint8]
 
     @_gpu_memory_for("this model")
@@ -300,6 +302,7 @@ class WorldSession:
         self._move_anchor_if_far(cameras[0].camera_from_world)
         places = self._places(cameras)
         latent = self._sample(places, self.playable.rollout.steps)
+        self._restless = max(0, self._restless - self._block)
         return self._show(latent, places, cameras[-1], sampled=True)
 
     @_gpu_memory_for("a frame")
@@ -329,7 +332,7 @@ class WorldSession:
         run.commit(pending.latent, clean, slots, self._words, *pending.places)
 
     def set_prompt(self, prompt: str) -> None:
-        """Change the words from the next frame on; a resting camera gets a new frame, too.
+        """Change the words from the next frame on; a resting camera gets new frames, too, for a while.
 
         Raises:
             ValueError: naming the words that the model does not know.
@@ -337,7 +340,7 @@ class WorldSession:
         read = self._read_prompt(prompt)
         self.settle()  # the frame on show was made with the old words
         self._condition(read)
-        self._view = None
+        self._restless = TURNING_FRAMES
 
     def times(self) -> StepTimes | None:
         return self._times
@@ -359,6 +362,7 @@ class WorldSession:
             "time": self._time,
             "shown": self._shown.copy(),
             "view": None if self._view is None else _numbers(self._view),
+            "restless": self._restless,
         }
 
     @torch.inference_mode()
@@ -383,6 +387,7 @@ class WorldSession:
         self._restore_ring(state)
         self._shown = state["shown"].copy()
         self._view = None if state["view"] is None else _camera(state["view"])
+        self._restless = state.get("restless", 0)  # saves of earlier versions have none
         self._pending = None
 
     def _restore_ring(self, state: dict[str, Any]) -> None:
@@ -406,6 +411,7 @@ class WorldSession:
         self._time = 0  # frames since the anchor was set
         self._pending = None
         self._view = None
+        self._restless = 0
         self._shown = np.zeros((0,), np.uint8)
 
     def _encode(self, image: NDArray[np.uint8]) -> Tensor:
@@ -477,6 +483,7 @@ class WorldSession:
         view = self._view
         return (
             self.playable.static_world
+            and self._restless == 0
             and view is not None
             and all(_same(camera, view) for camera in cameras)
         )

@@ -110,7 +110,7 @@ def test_a_start_picture_carries_the_words_of_its_world(renderer: Renderer, tmp_
 
 
 def test_the_starts_and_held_out_clips_are_of_the_same_worlds(mix: WorldMix) -> None:
-    starts = load(CONFIGS / "data" / "worlds-starts.yaml", Walks)
+    starts = load(CONFIGS / "data" / "starts.yaml", Walks)
     assert starts.worlds == mix
     prompts = [make_world(start.world, mix=mix).prompt for start in starts.walks]
     assert len({prompt.partition(",")[0] for prompt in prompts}) == len(ALL_BIOMES)

@@ -18,7 +18,7 @@ from engine.saves import StateFormat
 from engine.scene import Scene
 from tests.worldmodel import tiny
 from worldmodel import saves
-from worldmodel.session import WorldSession
+from worldmodel.session import TURNING_FRAMES, WorldSession
 from worldmodel.types import Start
 
 from .test_recording import Restless, play_for, until
@@ -81,13 +81,22 @@ def test_other_words_change_the_next_frames_and_not_the_walk() -> None:
         changed.set_prompt("lava")
 
 
-def test_a_resting_camera_sees_the_change_as_well() -> None:
+def test_a_resting_camera_sees_the_world_turn_to_new_words_and_come_to_rest_again() -> None:
     world = session(static_world=True)
     camera = tiny.walk(1)[0]
     world.reset(Start(seed=1), camera)
     before = world.step([camera])
     world.set_prompt("golden hour")
-    assert not np.array_equal(world.step([camera]), before)
+    turning = [world.step([camera]) for _ in range(10)]
+    half = world.snapshot()
+    turning += [world.step([camera]) for _ in range(TURNING_FRAMES - 10)]
+    pairs = zip([before, *turning], turning, strict=False)
+    assert all(not np.array_equal(one, next_one) for one, next_one in pairs)
+    assert np.array_equal(world.step([camera]), turning[-1])
+    world.restore(half)
+    again = [world.step([camera]) for _ in range(TURNING_FRAMES)]
+    assert np.array_equal(again[: TURNING_FRAMES - 10], turning[10:])
+    assert np.array_equal(again[-1], turning[-1])
 
 
 def test_a_prompt_typed_in_the_middle_is_rewound_and_replayed_exactly(tmp_path: Path) -> None:

@@ -221,7 +221,7 @@ OWNERS = {
     "trajectories": TrajectoriesConfig,
 }
 MODELS = sorted((CONFIGS.parent / "assets").glob("*/model.yaml"))
-TABLES = {"data/walks.yaml": Walks, "data/starts.yaml": Walks, "data/worlds-starts.yaml": Walks}
+TABLES = {"data/walks.yaml": Walks, "data/starts.yaml": Walks}
 NAMES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
 
 
