@@ -125,7 +125,7 @@ def test_the_starts_and_held_out_clips_are_of_the_same_worlds(mix: WorldMix) -> 
 
 
 def test_what_a_model_of_these_worlds_reads_is_what_they_say(mix: WorldMix) -> None:
-    model = load(CONFIGS / "model" / "worlds.yaml", ModelConfig)
+    model = load(CONFIGS / "model" / "pocket.yaml", ModelConfig)
     assert model.transformer.vocabulary == mix.vocabulary
     for seed in range(40):
         world = make_world(seed, mix=mix)
