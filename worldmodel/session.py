@@ -59,6 +59,8 @@ from worldmodel.types import (
 ANCHOR_RADIUS_M = 8.0
 ANCHOR_FRAMES = 64
 TURNING_FRAMES = 48  # in which a world turns to new words; by its own drift it would go on for ever
+PUSHED_FRAMES = 24  # in the first of which new words count for more
+PUSH = 2.5  # how much more in the very first, falling to 1
 
 
 TensorFunction = Callable[..., Tensor]
@@ -104,6 +106,7 @@ class WorldSession:
     _pending: _Pending | None
     _view: Camera | None  # what the newest frame of `_shown` was seen from
     _restless: int  # frames that a resting camera still gets, while the world turns to new words
+    _former: Tensor | None  # the words before those
     _shown: NDArray[np.uint8]
 
     @_gpu_memory_for("this model")
@@ -339,6 +342,7 @@ class WorldSession:
         """
         read = self._read_prompt(prompt)
         self.settle()  # the frame on show was made with the old words
+        self._former = self._prompt.clone() if self._transformer.config.vocabulary else None
         self._condition(read)
         self._restless = TURNING_FRAMES
 
@@ -363,6 +367,7 @@ class WorldSession:
             "shown": self._shown.copy(),
             "view": None if self._view is None else _numbers(self._view),
             "restless": self._restless,
+            "former": None if self._former is None else self._former.cpu(),
         }
 
     @torch.inference_mode()
@@ -388,6 +393,7 @@ class WorldSession:
         self._shown = state["shown"].copy()
         self._view = None if state["view"] is None else _camera(state["view"])
         self._restless = state.get("restless", 0)  # saves of earlier versions have none
+        self._former = state.get("former")
         self._pending = None
 
     def _restore_ring(self, state: dict[str, Any]) -> None:
@@ -411,7 +417,7 @@ class WorldSession:
         self._time = 0  # frames since the anchor was set
         self._pending = None
         self._view = None
-        self._restless = 0
+        self._restless, self._former = 0, None
         self._shown = np.zeros((0,), np.uint8)
 
     def _encode(self, image: NDArray[np.uint8]) -> Tensor:
@@ -442,13 +448,36 @@ class WorldSession:
         rollout = self.playable.rollout
         run = self._at(self._ring.filled(self._frame))
 
+        push, former = self._push(), self._former
+
         def denoise(latent: Tensor, now: float, to: float) -> Tensor:
             levels = self._level(now), self._level(to)
-            return run.denoise(latent, *levels, self._words, *places)
+            if push == 1.0 or former is None:
+                return run.denoise(latent, *levels, self._words, *places)
+
+            def made_of(words: Tensor) -> Tensor:
+                if self._graphs is not None:
+                    self._words.copy_(words)  # graphs read them where they always lie
+                return run.denoise(latent, *levels, words, *places).clone()
+
+            words = self._words.clone()
+            before = made_of(self._transformer.condition(former.to(self.device)))
+            return before + push * (made_of(words) - before)
 
         levels = flow.levels(steps, rollout.shift)
         latent = sample(denoise, self._noise.take, levels, rollout.solver)
         return self._hold(latent).clone()  # a captured graph owns its output and overwrites it
+
+    def _push(self) -> float:
+        """How much of the difference that other words make is taken, where they are new.
+
+        Classifier-free guidance (arXiv 2207.12598) away from the words before: the frames in memory
+        still say those. It costs a second pass, so it ends; for words of a vocabulary only.
+        """
+        if self._former is None:
+            return 1.0
+        left = self._restless - (TURNING_FRAMES - PUSHED_FRAMES)
+        return 1.0 + (PUSH - 1.0) * max(0, left) / PUSHED_FRAMES
 
     def _show(
         self, latent: Tensor, places: tuple[Tensor, ...], camera: Camera, *, sampled: bool

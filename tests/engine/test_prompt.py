@@ -18,7 +18,8 @@ from engine.saves import StateFormat
 from engine.scene import Scene
 from tests.worldmodel import tiny
 from worldmodel import saves
-from worldmodel.session import TURNING_FRAMES, WorldSession
+from worldmodel.sampler import Sampler
+from worldmodel.session import PUSHED_FRAMES, TURNING_FRAMES, WorldSession
 from worldmodel.types import Start
 
 from .test_recording import Restless, play_for, until
@@ -81,14 +82,50 @@ def test_other_words_change_the_next_frames_and_not_the_walk() -> None:
         changed.set_prompt("lava")
 
 
-def test_a_resting_camera_sees_the_world_turn_to_new_words_and_come_to_rest_again() -> None:
+def test_new_words_take_a_second_pass_until_the_world_has_turned_to_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, camera, passes = session(), tiny.walk(1)[0], []
+    whole = Sampler.denoise
+    monkeypatch.setattr(
+        Sampler, "denoise", lambda self, *given: passes.append(given[3]) or whole(self, *given)
+    )
+    world.reset(Start(seed=1, prompt="snowfield"), camera)
+    old = passes[-1]
+    world.set_prompt("golden hour")
+    for count in [2 * 2] * PUSHED_FRAMES + [2] * 3:  # steps, with the words before and without
+        passes.clear()
+        world.step([camera])
+        assert len(passes) == count
+        assert any(torch.equal(words, old) for words in passes) == (count == 4)
+
+
+def test_the_more_new_words_count_the_further_a_frame_is_from_the_one_with_the_old() -> None:
+    camera, latents = tiny.walk(1)[0], []
+    for push in (0.0, 1.0, 2.0):
+        world = session()
+        world.reset(Start(seed=1, prompt="snowfield"), camera)
+        world.set_prompt("golden hour")
+        world._push = lambda push=push: push  # type: ignore[method-assign]
+        places = world._places([camera])
+        world.settle()
+        latents.append(world._sample(places, 1))
+    old, new, further = latents
+    assert not torch.equal(old, new)
+    assert torch.allclose(further, new + (new - old), atol=1e-4)
+
+
+def test_a_resting_camera_sees_the_world_turn_to_new_words_and_come_to_rest_again(
+    tmp_path: Path,
+) -> None:
     world = session(static_world=True)
     camera = tiny.walk(1)[0]
     world.reset(Start(seed=1), camera)
     before = world.step([camera])
     world.set_prompt("golden hour")
     turning = [world.step([camera]) for _ in range(10)]
-    half = world.snapshot()
+    saves.write_state(tmp_path / "half", world.snapshot())
+    half = saves.read_state(tmp_path / "half")
     turning += [world.step([camera]) for _ in range(TURNING_FRAMES - 10)]
     pairs = zip([before, *turning], turning, strict=False)
     assert all(not np.array_equal(one, next_one) for one, next_one in pairs)

@@ -118,6 +118,27 @@ def test_a_prompt_reaches_graphs_that_were_captured_before(tmp_path: Path) -> No
         assert np.array_equal(ours, theirs)
 
 
+def test_new_words_count_for_more_also_where_graphs_read_them() -> None:
+    found = []
+    for capture in (True, False):
+        session = WorldSession(
+            tiny.playable(),
+            tiny.autoencoder(),
+            tiny.transformer(("day", "night")),
+            torch.device("cpu"),
+            torch.float32,
+            capture,
+            compiled=False,
+        )
+        cameras = tiny.walk(8)
+        session.reset(Start(seed=1, prompt="day"), cameras[0])
+        session.step([cameras[1]])
+        session.set_prompt("night")
+        found.append([session.step([camera]) for camera in cameras[2:]])
+    for ours, theirs in zip(*found, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize("commit", ["clean", "own"])
 def test_graphs_of_fewer_frames_serve_a_shorter_memory(tmp_path: Path, commit: str) -> None:
     overrides = (f"playable.rollout.commit={commit}", "playable.cache.window_frames=4")
