@@ -449,6 +449,8 @@ class WorldSession:
         run = self._at(self._ring.filled(self._frame))
 
         push, former = self._push(), self._former
+        if push != 1.0:
+            steps = max(1, steps // 2)  # each takes two passes, so a frame takes no longer
 
         def denoise(latent: Tensor, now: float, to: float) -> Tensor:
             levels = self._level(now), self._level(to)
@@ -472,7 +474,7 @@ class WorldSession:
         """How much of the difference that other words make is taken, where they are new.
 
         Classifier-free guidance (arXiv 2207.12598) away from the words before: the frames in memory
-        still say those. It costs a second pass, so it ends; for words of a vocabulary only.
+        still say those. It takes a second pass, so it ends; for words of a vocabulary only.
         """
         if self._former is None:
             return 1.0
