@@ -393,7 +393,8 @@ class WorldSession:
         self._shown = state["shown"].copy()
         self._view = None if state["view"] is None else _camera(state["view"])
         self._restless = state.get("restless", 0)  # saves of earlier versions have none
-        self._former = state.get("former")
+        former = state.get("former")
+        self._former = None if former is None else former.to(self.device)
         self._pending = None
 
     def _restore_ring(self, state: dict[str, Any]) -> None:
@@ -463,7 +464,7 @@ class WorldSession:
                 return run.denoise(latent, *levels, words, *places).clone()
 
             words = self._words.clone()
-            before = made_of(self._transformer.condition(former.to(self.device)))
+            before = made_of(self._transformer.condition(former))
             return before + push * (made_of(words) - before)
 
         levels = flow.levels(steps, rollout.shift)

@@ -78,7 +78,7 @@ def described(renderer: Renderer, seed: int) -> dict[str, object]:
     }
 
 
-def test_the_worlds_of_the_shipped_model_never_change(renderer: Renderer) -> None:
+def test_the_worlds_of_the_first_shipped_model_never_change(renderer: Renderer) -> None:
     """To the bit where the same software draws as when this was recorded, else closely."""
     recorded = json.loads(RECORDED.read_text())
     drawn_by = f"{renderer.device} {renderer.context.info['GL_VERSION']}"
@@ -92,7 +92,7 @@ def test_the_worlds_of_the_shipped_model_never_change(renderer: Renderer) -> Non
             assert now["sha256"] == before["sha256"]
 
 
-def test_the_default_mix_is_that_of_the_shipped_model() -> None:
+def test_the_default_mix_is_that_of_the_first_shipped_world() -> None:
     assert load(CONFIGS / "data" / "pocket.yaml", RenderConfig).worlds == WorldMix()
     assert WorldMix().vocabulary == VOCABULARY
 

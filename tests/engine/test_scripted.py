@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,16 +19,22 @@ from .fakes import FakeWorld
 SIZE = ["window.width_px=320", "window.height_px=180"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs SDL's offscreen driver")
-def test_a_script_plays_and_reports_every_number(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], int]:
+    """Plays 160 frames into a report; gives the exit code."""
     monkeypatch.setenv("SDL_VIDEODRIVER", "offscreen")
     monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
     (tmp_path / "model").mkdir()
+    argv = ["--model", str(tmp_path / "model"), "--scripted", "160", "--fps", "60", *SIZE]
+    return lambda report: play.main([*argv, "--report", str(report)], lambda *_, **__: FakeWorld())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs SDL's offscreen driver")
+def test_a_script_plays_and_reports_every_number(
+    scripted: Callable[[Path], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     report = tmp_path / "report.json"
-    argv = ["--model", str(tmp_path / "model"), "--scripted", "160", "--fps", "60"]
-    assert play.main([*argv, "--report", str(report), *SIZE], lambda *_, **__: FakeWorld()) == 0
+    assert scripted(report) == 0
     facts = json.loads(report.read_text())
     assert [leg["recorded"] for leg in facts["legs"]] == [False, True] * 4
     assert all(leg["frames"] >= 20 and leg["drawn"] > 2 for leg in facts["legs"])
@@ -43,19 +50,17 @@ def test_a_script_plays_and_reports_every_number(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs SDL's offscreen driver")
 def test_a_script_ends_when_the_window_is_closed_and_reports_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scripted: Callable[[Path], int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("SDL_VIDEODRIVER", "offscreen")
-    monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
-    (tmp_path / "model").mkdir()
-    report = tmp_path / "report.json"
-
     def closed(player: ScriptedPlayer, key: int, look_px: int) -> None:  # noqa: ARG001
         pygame.event.post(pygame.event.Event(pygame.QUIT))
 
     monkeypatch.setattr(ScriptedPlayer, "_press", closed)
-    argv = ["--model", str(tmp_path / "model"), "--scripted", "160", "--fps", "60"]
-    assert play.main([*argv, "--report", str(report), *SIZE], lambda *_, **__: FakeWorld()) == 2
+    report = tmp_path / "report.json"
+    assert scripted(report) == 2
     assert "closed before the walk was over" in capsys.readouterr().err
     assert not report.exists()
 
