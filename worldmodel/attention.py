@@ -7,6 +7,7 @@ and returns [b f p a d].
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,6 +48,11 @@ FLASH_FIRST = [
     SDPBackend.MATH,
 ]
 
+# Of `MixInParts`
+MOST_PARTS = 8
+LEAST_PART = 1024  # keys: shorter parts are not worth joining
+JOINING = 0.02
+
 TILE = 128  # tokens on each side of what a mask calls empty, full or mixed
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -64,6 +70,59 @@ def mix_on_gpu(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | Non
     order = CUDNN_FIRST if queries.shape[2] >= MANY_QUERIES else FLASH_FIRST
     with sdpa_kernel(order, set_priority=True):
         return mix_fused(queries, keys, values, bias)
+
+
+def cudnn_part(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """What queries [s h n d] mix, and the logarithm of their scores' sum, float32 [s h n 1]."""
+    op = torch.ops.aten._scaled_dot_product_cudnn_attention
+    mixed, sums, *_ = op(queries, keys, values, None, True)
+    return mixed, sums.reshape(*mixed.shape[:-1], 1)
+
+
+def join_parts(mixed: Tensor, sums: Tensor) -> Tensor:
+    """[s h n d] and the logarithms of the sums of scores [s h n 1] as one attention [1 h n d].
+
+    Each part is a softmax of its own keys, so it counts as much as their share of all scores (Milakov &
+    Gimelshein 2018, arXiv 1805.02867; split over keys as in Flash-Decoding, Dao et al. 2023).
+    """
+    return (mixed.float() * sums.softmax(0)).sum(0, keepdim=True).to(mixed.dtype)
+
+
+@dataclass(frozen=True)
+class MixInParts:
+    """`mix_on_gpu` of one clip, with long memories cut into parts that the processors share evenly.
+
+    A kernel gives each of them `TILE` queries of a head. The 1560 of a latent of Wan make 156 such
+    tiles, of which 132 processors do 132 and then 24: in five parts they are 780, and all work.
+    """
+
+    processors: int
+    join: Callable[[Tensor, Tensor], Tensor] = join_parts
+    part: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] = cudnn_part
+
+    def __call__(
+        self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        batch, heads, rows, _ = queries.shape
+        tiles = heads * -(-rows // TILE)
+        parts = even_parts(tiles, keys.shape[2], self.processors)
+        if parts == 1 or batch != 1 or bias is not None or rows < MANY_QUERIES:
+            return mix_on_gpu(queries, keys, values, bias)
+        k, v = (x[0].unflatten(1, (parts, -1)).transpose(0, 1) for x in (keys, values))
+        return self.join(*self.part(queries.repeat(parts, 1, 1, 1), k, v))
+
+
+def even_parts(tiles: int, keys: int, processors: int) -> int:
+    """Into how many parts the keys are cut so that `tiles` of each take the least time.
+
+    Counted in rounds of all processors; every part costs `JOINING` of one round to join.
+    """
+
+    def rounds(parts: int) -> float:
+        return -(-tiles * parts // processors) / parts + JOINING * (parts > 1) * parts
+
+    longest = min(MOST_PARTS, keys // LEAST_PART)
+    return min((n for n in range(1, longest + 1) if keys % n == 0), key=rounds, default=1)
 
 
 def mix_by_matmul(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ fixed addresses that all graphs read.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,14 +16,17 @@ import torch
 from torch import Tensor
 
 from worldmodel.compiled import compile_function
-from worldmodel.cuda_graph import CudaGraph
+from worldmodel.cuda_graph import CudaGraph, SideStream
 from worldmodel.sampler import Commit, Sampler
 
 Name = Literal["denoise", "commit", "commit_own"]
 
 
 class CapturedSampler:
-    """The outputs of all functions are overwritten by the next call of any."""
+    """The outputs of all functions are overwritten by the next call of any.
+
+    But for `decode`: only itself overwrites its pixels, so the others may run at the same time.
+    """
 
     def __init__(
         self,
@@ -57,9 +61,11 @@ class CapturedSampler:
             if commit == "own":
                 self._capture("commit_own", held, bound.commit_own, (slots,))
         self.hold = None if hold is None else CudaGraph(hold, (latent,), pool=self._pool)
+        self.beside: Callable[[], AbstractContextManager[None]] = nullcontext
         self.decode: Callable[[Tensor], Tensor] = sampler.decode
         if sampler.autoencoder.capturable:
-            self.decode = CudaGraph(sampler.decode, (latent,), pool=self._pool)
+            self.beside = side = SideStream()
+            self.decode = CudaGraph(sampler.decode, (latent,), stream=side.stream)
 
     def locate(self, poses: Tensor, intrinsics: Tensor, times: Tensor) -> tuple[Tensor, ...]:
         """`Network.geometry` of CPU tensors, into `places`, for the calls that follow."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -19,6 +20,8 @@ class CudaGraph(Generic[Output]):
     State that `function` reads or writes by address (weights, caches) is shared with the outside.
     Inputs whose example lies on the CPU are handed over there: all of them travel in one copy.
     Graphs that share a `pool` share memory: the output of one is overwritten by the next call of any.
+    A graph that is to run beside others has no pool with them, and is captured in its own `stream`:
+    libraries keep one working memory for each stream, and kernels keep the stream's priority.
     `function` may draw random numbers from `generators` alone; they may be seeded between replays. The
     warm-up calls it, so its side effects happen `warmup` times before the first replay, and the
     caller restores its state afterwards, or has called it before and needs no warm-up.
@@ -32,6 +35,7 @@ class CudaGraph(Generic[Output]):
         warmup: int = 3,
         generators: Sequence[torch.Generator] = (),
         pool: Any = None,
+        stream: torch.cuda.Stream | None = None,
     ) -> None:
         here = [tensor for tensor in example if tensor.device.type == "cpu"]
         with torch.inference_mode(False):  # what is made in that mode cannot be written outside it
@@ -42,17 +46,17 @@ class CudaGraph(Generic[Output]):
                 for tensor in example
             ]
         self._signatures = [_signature(tensor) for tensor in example]
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        warming = torch.cuda.Stream()
+        warming.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(warming):
             for _ in range(warmup):
                 function(*self._inputs)
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(warming)
         self._graph = torch.cuda.CUDAGraph()
         for generator in generators:
             self._graph.register_generator_state(generator)
         # other threads (window, video writer) may touch CUDA while this one captures
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph, pool, stream, capture_error_mode="thread_local"):
             self._output = function(*self._inputs)
 
     def __call__(self, *inputs: Tensor) -> Output:
@@ -79,6 +83,23 @@ class CudaGraph(Generic[Output]):
     def close(self) -> None:
         """Free the graph's memory now instead of at garbage collection."""
         self._graph.reset()
+
+
+class SideStream:
+    """Work beside the current stream: it waits for what lies there, and runs with what follows.
+
+    What it reads must stay unchanged, and in memory, until it is done.
+    """
+
+    def __init__(self) -> None:
+        # goes first where both want the same processor: somebody waits for the frame
+        self.stream = torch.cuda.Stream(priority=-1)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            yield
 
 
 class _Staging:

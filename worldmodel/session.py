@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,11 +24,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worldmodel import flow
-from worldmodel.attention import mix_by_matmul, mix_on_gpu
+from worldmodel.attention import MixInParts, join_parts, mix_by_matmul, mix_on_gpu
 from worldmodel.autoencoder import frames_to_float
 from worldmodel.captured import CapturedSampler
 from worldmodel.checkpoint import PlayableConfig
-from worldmodel.compiled import can_compile, compile_regions, join_projections
+from worldmodel.compiled import (
+    can_compile,
+    compile_function,
+    compile_regions,
+    join_projections,
+)
 from worldmodel.drift import holder
 from worldmodel.fp8 import check_fp8, use_fp8
 from worldmodel.kv_cache import KVCache, Ring
@@ -61,6 +66,7 @@ ANCHOR_FRAMES = 64
 TURNING_FRAMES = 48  # in which a world turns to new words; by its own drift it would go on for ever
 PUSHED_FRAMES = 24  # in the first of which new words count for more
 PUSH = 2.5  # how much more in the very first, falling to 1
+HOPPER = 9  # compute capability on which attention in parts was measured
 
 
 TensorFunction = Callable[..., Tensor]
@@ -175,6 +181,7 @@ class WorldSession:
         self._sampler = Sampler(self._transformer, self._autoencoder, self._cache, mix, held)
         self._graphs: CapturedSampler | None = None
         self._at: Callable[[int], Computing] = partial(_holding, self._sampler)
+        self._conditioned: str | None = None  # the prompt that `_words` were made from, if known
         self._numbers = device  # where noise levels and slots are handed over
         self._begin(np.eye(4), "")
         if fp8:
@@ -409,7 +416,9 @@ class WorldSession:
 
     def _begin(self, anchor_from_world: NDArray[np.float64], prompt: str) -> None:
         check_rigid(anchor_from_world)
-        self._condition(self._read_prompt(prompt))
+        if prompt != self._conditioned:  # many layers read a prompt: the next world may say the same
+            self._condition(self._read_prompt(prompt))
+            self._conditioned = prompt
         self._cache.reset()
         self._ring = Ring(self._ring.config, self.playable.cache.sink_frames)
         self._autoencoder.reset()
@@ -494,10 +503,11 @@ class WorldSession:
         self._stopwatch.mark()
         whole = count == self._block
         graphs = self._graphs if whole else None
-        pixels = (self._at(0) if whole else self._sampler).decode(latent)
-        self._stopwatch.mark()
-        pixels = pixels.to("cpu", non_blocking=True)
-        self._stopwatch.mark()
+        with nullcontext() if graphs is None else graphs.beside():
+            pixels = (self._at(0) if whole else self._sampler).decode(latent)
+            self._stopwatch.mark()
+            pixels = pixels.to("cpu", non_blocking=True)
+            self._stopwatch.mark()
         if graphs is not None:
             self._go_on()
         self._times = StepTimes(*self._stopwatch.laps_s())  # waits for the pixels
@@ -506,7 +516,10 @@ class WorldSession:
         return self._shown.copy()
 
     def _go_on(self) -> None:
-        """Launch what follows a frame while the GPU still makes it."""
+        """Launch what follows a frame while the GPU still makes it: it runs beside the decoder.
+
+        Whoever calls it keeps the latent of the frame until the pixels are there: the decoder reads it.
+        """
         self.settle()
         rollout = self.playable.rollout
         self._noise.prepare(noises(rollout.steps, rollout.solver))
@@ -526,6 +539,7 @@ class WorldSession:
     @torch.inference_mode()
     def _condition(self, prompt: Tensor) -> None:
         """What all passes read of a prompt; a captured graph reads it where it always lies."""
+        self._conditioned = None
         self._prompt = prompt.to(self.device)
         words = self._transformer.condition(self._prompt)
         self._words = words if self._graphs is None else self._graphs.words.copy_(words)
@@ -581,6 +595,12 @@ class WorldSession:
         join_projections(cast(nn.Module, self._transformer))
         for network in (self._transformer, self._autoencoder):
             compile_regions(cast(nn.Module, network))
+        if self.device.type == "cuda":
+            chip = torch.cuda.get_device_properties(self.device)
+            if chip.major >= HOPPER and self.dtype == torch.bfloat16:
+                mix = MixInParts(chip.multi_processor_count, compile_function(join_parts))
+                self._sampler = replace(self._sampler, mix=mix)
+                self._at = partial(_holding, self._sampler)
         return True
 
     def _compile(self, tell: Callable[[str], None] | None) -> None:

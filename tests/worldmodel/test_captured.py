@@ -6,6 +6,7 @@ Graphs need a GPU; here a stand-in calls the function itself, and is as strict a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,9 @@ class Replayed:
         *,
         warmup: int = 3,
         pool: Any = None,
+        stream: Any = None,
     ) -> None:
-        assert pool is not None
+        assert (pool is None) == (stream is SIDE), "what runs beside others shares no memory"
         self._function, self._shapes = function, [(x.shape, x.dtype) for x in example]
         for _ in range(warmup):
             self._output = function(*example).clone()
@@ -44,9 +46,22 @@ class Replayed:
         return self._output.copy_(self._function(*inputs))
 
 
+SIDE = object()
+
+
+class Beside:
+    """Like `SideStream`."""
+
+    stream = SIDE
+
+    def __call__(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captured, "CudaGraph", Replayed)
+    monkeypatch.setattr(captured, "SideStream", Beside)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
 
 
