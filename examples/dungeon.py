@@ -183,6 +183,7 @@ DOWN = (((np.arange(ROWS) + 0.5) / ROWS - LENS.cy) / LENS.fy).astype(np.float32)
 VIGNETTE = np.float32(1.0) - 0.16 * (
     (np.abs(ACROSS[None, :]) / ACROSS.max()) ** 2 + (np.abs(DOWN[:, None]) / DOWN.max()) ** 2
 ).astype(np.float32)
+DARK_VIGNETTE = VIGNETTE.reshape(HEIGHT_PX, SAMPLES, WIDTH_PX, SAMPLES).mean((1, 3))
 
 
 def cast(place: Place, x_m: float, z_m: float, dx: Array, dz: Array) -> Hits:
@@ -221,20 +222,23 @@ def draw(place: Place, viewpoint: Viewpoint, eye_m: float) -> NDArray[np.uint8]:
     dx, dz = sine + cosine * ACROSS, cosine - sine * ACROSS
     hits = cast(place, viewpoint.x_m, viewpoint.z_m, dx, dz)
     wall_m = hits.depth_m.astype(np.float32)
-    plane_m = np.where(DOWN > 0, eye_m, eye_m - CELL_M) / DOWN  # of the rows
+    plane_m = (np.where(DOWN > 0, eye_m, eye_m - CELL_M) / DOWN).astype(np.float32)  # of the rows
     is_wall = wall_m[None, :] < plane_m[:, None]
     index = np.where(
         is_wall,
         _wall_index(place, hits, wall_m, eye_m),
-        _plane_index(place, viewpoint, plane_m.astype(np.float32), dx, dz),
+        _plane_index(place, viewpoint, plane_m, dx, dz),
     )
     light = np.where(is_wall, _clearness(wall_m)[None, :], _clearness(plane_m)[:, None])
-    texel = place.texels[index]
-    channels = [
-        _pixels(((texel >> np.uint32(8 * c)) & np.uint32(255)), light, place.dark[c])
-        for c in range(3)
-    ]
-    return np.stack(channels, -1)
+    light *= VIGNETTE
+    texel = place.texels.take(index, mode="clip")  # what is behind a wall may lie anywhere
+    frame = np.empty((HEIGHT_PX, WIDTH_PX, 3), np.uint8)
+    for c, dark in enumerate(place.dark):
+        samples = ((texel >> np.uint32(8 * c)) & np.uint32(255)).astype(np.float32)
+        samples -= dark
+        samples *= light
+        frame[..., c] = _pixels(samples) + (dark * DARK_VIGNETTE + 0.5)
+    return frame
 
 
 def _wall_index(place: Place, hits: Hits, depth_m: Array, eye_m: float) -> Array:
@@ -247,9 +251,13 @@ def _wall_index(place: Place, hits: Hits, depth_m: Array, eye_m: float) -> Array
     size = TEXELS >> level
     base = np.array(starts)[level] + hits.face * size * size
     base += (hits.along * size).astype(np.int32)
-    rows = (CELL_M - eye_m + DOWN[:, None] * depth_m[None, :]) * (size / CELL_M).astype(np.float32)
-    rows = np.clip(rows, 0, size - 1).astype(np.int32)
-    return rows * size.astype(np.int32) + base.astype(np.int32)
+    scale = (size / CELL_M).astype(np.float32)
+    rows = np.multiply.outer(DOWN, depth_m * scale)
+    rows += np.float32(CELL_M - eye_m) * scale
+    index: Array = rows.astype(np.int32)
+    index *= size.astype(np.int32)
+    index += base.astype(np.int32)
+    return index
 
 
 def _plane_index(place: Place, viewpoint: Viewpoint, depth_m: Array, dx: Array, dz: Array) -> Array:
@@ -261,14 +269,19 @@ def _plane_index(place: Place, viewpoint: Viewpoint, depth_m: Array, dx: Array, 
     level = _level(along * 0.6)
     width = (CELLS * TEXELS) >> level
     base = starts[level] + np.where(DOWN > 0, 0, width * width)
-    scale = (width / (CELLS * CELL_M)).astype(np.float32)[:, None]
-    most = (width - 1)[:, None]
-    depth = depth_m[:, None]
-    x = ((np.float32(viewpoint.x_m) + depth * dx[None, :]) * scale).astype(np.int32)
-    z = ((np.float32(viewpoint.z_m) + depth * dz[None, :]) * scale).astype(np.int32)
-    np.clip(x, 0, most, out=x)
-    np.clip(z, 0, most, out=z)
-    return x * width.astype(np.int32)[:, None] + z + base.astype(np.int32)[:, None]
+    scale = (width / (CELLS * CELL_M)).astype(np.float32)
+    index = _texel_along(viewpoint.x_m, depth_m, dx, scale)
+    index *= width.astype(np.int32)[:, None]
+    index += _texel_along(viewpoint.z_m, depth_m, dz, scale)
+    index += base.astype(np.int32)[:, None]
+    return index
+
+
+def _texel_along(at_m: float, depth_m: Array, rays: Array, scale: Array) -> Array:
+    """Places of samples along one axis of the ground, in texels of their rows: int32 [rows columns]."""
+    places = np.multiply.outer(depth_m * scale, rays)
+    places += (np.float32(at_m) * scale)[:, None]
+    return places.astype(np.int32)
 
 
 def _level(texels_per_sample: Array) -> Array:
@@ -282,12 +295,11 @@ def _clearness(depth_m: Array) -> Array:
     return (0.06 + 0.94 * np.exp(-((depth_m / FOG_M) ** 1.3))).astype(np.float32)
 
 
-def _pixels(colours: Array, clearness: Array, dark: int) -> NDArray[np.uint8]:
-    """One channel: samples [rows columns] in fog, as the pixels they are parts of."""
-    lit = (colours.astype(np.float32) - np.float32(dark)) * clearness + np.float32(dark)
-    lit *= VIGNETTE
-    rows = lit[0::2] + lit[1::2]
-    return ((rows[:, 0::2] + rows[:, 1::2]) * np.float32(0.25) + np.float32(0.5)).astype(np.uint8)
+def _pixels(samples: Array) -> Array:
+    """The means of the samples [rows columns] of each pixel."""
+    rows = samples[0::2] + samples[1::2]
+    pixels: Array = (rows[:, 0::2] + rows[:, 1::2]) * np.float32(1 / SAMPLES**2)
+    return pixels
 
 
 # Building
