@@ -102,6 +102,7 @@ class Dungeon:
         self._place = build(rng)
         self._eye_m = float(rng.choice(EYES_M))
         self._side = 1.0  # the way that walls turn the player
+        self._held = False  # by a wall that may not lie straight ahead
         x, z, yaw = _start(self._place.solid, rng)
         self._viewpoint = Viewpoint(x_m=x, y_m=-self._eye_m, z_m=z, yaw_rad=yaw)
         return self._view()
@@ -113,6 +114,8 @@ class Dungeon:
         before, solid = self._viewpoint, self._place.solid
         x = _stopped(solid, before.x_m, moved.x_m, before.z_m)
         z = _stopped(solid.T, before.z_m, moved.z_m, x)
+        way_m = math.hypot(moved.x_m - before.x_m, moved.z_m - before.z_m)
+        self._held = math.hypot(x - before.x_m, z - before.z_m) < 0.7 * way_m
         self._viewpoint = replace(moved, x_m=x, y_m=-self._eye_m, z_m=z)
         return self._view()
 
@@ -126,8 +129,10 @@ class Dungeon:
         free = cast(self._place, x, z, np.sin(angles), np.cos(angles)).depth_m
         if free[0] >= NEAR_M:
             self._side = 1.0 if free[2] > free[1] else -1.0
-            return command
-        turn = self._side * TURN_RAD * (1.0 - free[0] / NEAR_M) ** 0.5
+            if not self._held:
+                return command
+        near = max(1.0 - free[0] / NEAR_M, 0.5 if self._held else 0.0)
+        turn = self._side * TURN_RAD * near**0.5
         return replace(command, yaw_rad=command.yaw_rad + turn)
 
     def _view(self) -> View:
