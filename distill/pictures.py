@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
 from einops import rearrange
 from numpy.typing import NDArray
 from PIL import Image
@@ -92,6 +90,9 @@ def save_picture(pixels: NDArray[np.uint8], path: Path) -> None:
 
 def write_video(model: Model, latents: Tensor, frames_per_second: float, path: Path) -> None:
     """H.264 of latents [f p c], decoded a few at a time; complete under its name or not there."""
+    import av  # only for videos: machines that train need not have it
+    from av.video.reformatter import ColorRange, Colorspace
+
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     config = model.autoencoder.config
     with av.open(partial, "w") as container:

@@ -316,6 +316,7 @@ class Machine:
 
     processes: int = 1  # of every training step, through torchrun: one per GPU
     lanes: int = 1  # steps at once that do not wait for each other, each on GPUs of its own
+    shared: bool = False  # or all on the same GPUs: one starts and compiles while another computes
     workers: int = 0  # rendering processes; 0: one per CPU core, less a few
     device: str | None = None
     here: bool = False  # run all commands in this process: faster to start, for tests
@@ -323,12 +324,15 @@ class Machine:
     def __post_init__(self) -> None:
         if min(self.processes, self.lanes) < 1 or self.workers < 0:
             raise ValueError("--processes and --lanes must be at least 1, --workers not negative")
+        if self.shared and self.lanes == 1:
+            raise ValueError("--shared is for several --lanes")
         if self.here and max(self.processes, self.lanes) > 1:
             raise ValueError("--here is for one process; drop it, --processes or --lanes")
 
     def gpus(self, lane: int) -> str:
         """Those of a lane, for CUDA_VISIBLE_DEVICES."""
-        return ",".join(str(lane * self.processes + i) for i in range(self.processes))
+        first = 0 if self.shared else lane * self.processes
+        return ",".join(str(first + i) for i in range(self.processes))
 
 
 def run_pipeline(config: PipelineConfig, out: Path, machine: Machine, command: Command) -> None:

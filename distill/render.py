@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
-import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -32,19 +30,11 @@ from distill.scenes.paths import Path as CameraPath
 from distill.scenes.placements import choose_placement
 from distill.scenes.renderer import Renderer
 from distill.scenes.world import Placement, make_world
+from distill.workers import single_threaded
 from worldmodel import trajectory as keys
 from worldmodel.config import build, load, to_plain
 from worldmodel.prompts import START_PROMPT
 from worldmodel.types import Intrinsics, MotionLimits
-
-# Workers share the machine by processes; threads inside them would only fight.
-_SINGLE_THREADED = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "LP_NUM_THREADS": "0",
-}
-
 
 # What moves by itself moves so far in a frame as it does in play at this rate, whatever the rate that
 # the clip's controls were drawn at: a model is told no rate, so it could not tell one from another.
@@ -314,7 +304,7 @@ def _rendered(
     busy: dict[Connection, tuple[SpawnProcess, int]] = {}
     spawn = multiprocessing.get_context("spawn")
     try:
-        with _environment(_SINGLE_THREADED):
+        with single_threaded():
             for nth in range(min(workers, len(waiting))):
                 ours, theirs = spawn.Pipe()
                 process = spawn.Process(
@@ -357,17 +347,3 @@ def _work(config: RenderConfig, out: Path, device_index: int, pipe: Connection) 
             pipe.send(None)
     except (ValueError, OSError) as error:
         pipe.send(str(error))
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

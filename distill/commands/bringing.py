@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ def _add_import(command: Command) -> None:
     add("--episodes", type=int, default=20, help="game: how many")
     add("--episode-frames", type=int, default=600, help="game: of each, at most")
     add("--seed", type=int, default=0, help="game: of the first episode")
+    add("--workers", type=int, default=1, help="game: processes that play")
 
 
 def _add_data(command: Command) -> None:
@@ -87,14 +90,20 @@ def _import(arguments: argparse.Namespace) -> None:
     )
     if arguments.out.exists():
         raise FileExistsError(f"{arguments.out}: already there; choose another --out")
-    items = chosen.find(arguments.src, _hints(arguments))
-    outcome = import_tracks(items, config, arguments.out)
+    if arguments.workers < 1 or (arguments.workers > 1 and not chosen.played):
+        raise ValueError("--workers must be at least 1, and is for games")
+    spool = arguments.out.with_name(f".{arguments.out.name}.{os.getpid()}.frames")
+    items = chosen.find(arguments.src, _hints(arguments, spool))
+    try:
+        outcome = import_tracks(items, config, arguments.out, arguments.workers)
+    finally:
+        shutil.rmtree(spool, ignore_errors=True)
     skipped = f", {outcome.skipped} skipped" if outcome.skipped else ""
     skipped += f", {outcome.short} shorter than a clip left out" if outcome.short else ""
     print(f"{arguments.out}: {outcome.clips} clips, {outcome.held_out} held out{skipped}")
 
 
-def _hints(arguments: argparse.Namespace) -> Any:
+def _hints(arguments: argparse.Namespace, spool: Path) -> Any:
     from distill.importers.tracks import AXES, Hints
 
     if arguments.axes not in AXES:
@@ -115,6 +124,7 @@ def _hints(arguments: argparse.Namespace) -> Any:
         seed=arguments.seed,
         height_px=arguments.height_px,
         width_px=arguments.width_px,
+        spool=spool,
     )
 
 

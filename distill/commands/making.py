@@ -26,6 +26,7 @@ def _add_pipeline(command: Command) -> None:
     pipeline.add_argument(
         "--lanes", type=int, default=1, help="steps at once, each on GPUs of its own; logs in files"
     )
+    pipeline.add_argument("--shared", action="store_true", help="lanes share the same GPUs")
     pipeline.add_argument("--workers", type=int, default=0, help="of rendering; 0: by CPU cores")
     pipeline.add_argument("--here", action="store_true", help="run all commands in one process")
     pipeline.add_argument("--device")
@@ -108,6 +109,7 @@ def _pipeline(arguments: argparse.Namespace) -> None:
     machine = Machine(
         processes=arguments.processes,
         lanes=arguments.lanes,
+        shared=arguments.shared,
         workers=arguments.workers,
         device=arguments.device,
         here=arguments.here,

@@ -32,6 +32,7 @@ def _add_measuring(command: Command) -> None:
     evaluate.add_argument("--known", type=int, help="true context frames; default 4")
     evaluate.add_argument("--clips", type=int, help="default 64")
     evaluate.add_argument("--longest", type=int, help="longest horizon, frames; default 128")
+    evaluate.add_argument("--camera-pairs", type=int, help="moments of each clip; default 16")
     evaluate.add_argument("--walks", type=int, help="long walks; default 16")
     evaluate.add_argument("--walk-frames", type=int, help="of each; default 1000")
     evaluate.add_argument("--still-frames", type=int, help="of a resting camera; default 200")

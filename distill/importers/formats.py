@@ -16,6 +16,7 @@ class Format:
     find: Callable[[str, Hints], list[Item]]
     scale: How  # unless the command line says another
     level: bool = True  # is the horizon to be found? Our own recordings are level
+    played: bool = False  # items take their time to open, and any process can open them
 
 
 def _of_folder(find: Callable[[Path, Hints], list[Item]]) -> Callable[[str, Hints], list[Item]]:
@@ -34,5 +35,5 @@ FORMATS: dict[str, Format] = {
     "tum": Format(_of_folder(tum.find), "walk"),
     "minwm": Format(_of_folder(minwm.find_minwm), "walk"),
     "worldplay": Format(_of_folder(minwm.find_worldplay), "walk"),
-    "game": Format(games.find, "walk"),
+    "game": Format(games.find, "walk", played=True),
 }

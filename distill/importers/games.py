@@ -11,7 +11,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -42,7 +43,7 @@ class Game(Protocol):
     frames_per_second: float  # of its steps
 
     def reset(self, seed: int) -> View:
-        """Begin an episode."""
+        """Begin an episode; all of it follows from the seed and the commands."""
         ...
 
     def step(self, command: Command) -> View | None:
@@ -51,11 +52,23 @@ class Game(Protocol):
 
 
 def find(src: str, hints: Hints) -> list[Item]:
-    """One item per episode of the game that `src`, MODULE:FUNCTION, makes.
+    """One item per episode of the game that `src`, MODULE:FUNCTION, makes; other processes can open it.
 
     Raises:
         ValueError: if there is no such function.
     """
+    game = _game(src)
+    if game.axes not in AXES:
+        raise ValueError(f"game {src!r}: axes {game.axes!r} are none of {', '.join(AXES)}")
+    seeds = range(hints.seed, hints.seed + hints.episodes)
+    return [
+        Item(f"episode {nth}", partial(play_episode, src, seed, hints))
+        for nth, seed in enumerate(seeds)
+    ]
+
+
+@cache  # it may take long to start: a process has one
+def _game(src: str) -> Game:
     module, colon, name = src.partition(":")
     if not colon or not name:
         raise ValueError(f"game {src!r}: expected MODULE:FUNCTION, such as mygame.hook:make")
@@ -64,17 +77,16 @@ def find(src: str, hints: Hints) -> list[Item]:
     except (ImportError, KeyError) as error:
         raise ValueError(f"game {src!r}: cannot be imported ({error})") from None
     game: Game = make()
-    if game.axes not in AXES:
-        raise ValueError(f"game {src!r}: axes {game.axes!r} are none of {', '.join(AXES)}")
-
-    def play(episode: int) -> Track:
-        return play_episode(game, hints.seed + episode, hints)
-
-    return [Item(f"episode {n}", partial(play, n)) for n in range(hints.episodes)]
+    return game
 
 
-def play_episode(game: Game, seed: int, hints: Hints) -> Track:
-    """Play one episode; frames are kept at the size they will have, whole games would not fit."""
+def play_episode(src: str, seed: int, hints: Hints) -> Track:
+    """Play one episode, the same in whatever process.
+
+    Its frames go to a file in `hints.spool`, at the size they will have: whole games would not fit
+    in memory, and processes hand on a path faster than pictures.
+    """
+    game = _game(src)
     rng = np.random.default_rng(seed)
     mix = PathMix()
     kinds = [field.name for field in fields(mix)]
@@ -84,33 +96,38 @@ def play_episode(game: Game, seed: int, hints: Hints) -> Track:
     if view is None:
         raise ValueError("the episode has no first frame")
     fit, prompt = Fit(hints.height_px, hints.width_px), view.prompt
-    frames: list[NDArray[np.uint8]] = []
     poses: list[Array] = []
     lenses: list[Array] = []
-    for command in [*commands, None]:
-        _check(view, len(frames))
-        height, width = view.frame.shape[:2]
-        lens = view.intrinsics
-        box = fit.box(width, height, lens.fx)
-        frames.append(fit.frame(view.frame, box))
-        poses.append(np.asarray(view.world_from_camera, np.float64))
-        fractions = np.array([lens.fx, lens.fy, lens.cx, lens.cy])
-        lenses.append(fit_intrinsics(fractions, width, height, box))
-        view = None if command is None else game.step(command)
-        if view is None:
-            break
-
-    def read(indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
-        return (frames[index] for index in indices)
-
+    hints.spool.mkdir(parents=True, exist_ok=True)
+    path = hints.spool / f"{seed}.rgb"
+    with path.open("wb") as file:
+        for command in [*commands, None]:
+            _check(view, len(poses))
+            height, width = view.frame.shape[:2]
+            lens = view.intrinsics
+            box = fit.box(width, height, lens.fx)
+            file.write(np.ascontiguousarray(fit.frame(view.frame, box)).data)
+            poses.append(np.asarray(view.world_from_camera, np.float64))
+            fractions = np.array([lens.fx, lens.fy, lens.cx, lens.cy])
+            lenses.append(fit_intrinsics(fractions, width, height, box))
+            view = None if command is None else game.step(command)
+            if view is None:
+                break
     return Track(
         name=f"episode {seed}",
-        times_s=np.arange(len(frames)) / game.frames_per_second,
+        times_s=np.arange(len(poses)) / game.frames_per_second,
         cameras=inverse(to_opencv(np.stack(poses), game.axes)),
         intrinsics=np.stack(lenses),
-        read=read,
+        read=partial(_spooled, path, (len(poses), hints.height_px, hints.width_px, 3)),
         prompt=prompt or hints.prompt,
     )
+
+
+def _spooled(
+    path: Path, shape: tuple[int, ...], indices: Sequence[int]
+) -> Iterator[NDArray[np.uint8]]:
+    frames = np.memmap(path, np.uint8, "r", shape=shape)
+    return (frames[index] for index in indices)
 
 
 def _check(view: View, place: int) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
@@ -19,6 +18,8 @@ IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 
 def _stamps(path: Path) -> tuple[list[int], Fraction]:
     """When each frame is shown, rising, and the unit of that in seconds; without decoding."""
+    import av  # only where there are videos: machines that train need not have it
+
     try:
         with av.open(path) as container:
             stream = container.streams.video[0]
@@ -44,6 +45,8 @@ def video_times(path: Path) -> Array:
 
 def video_size(path: Path) -> tuple[int, int]:
     """Width and height, pixels."""
+    import av
+
     with av.open(path) as container:
         stream = container.streams.video[0]
         return stream.width, stream.height
@@ -56,6 +59,8 @@ def video_reader(path: Path) -> Read:
     """
 
     def read(indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        import av
+
         stamps, _ = _stamps(path)
         wanted = list(indices)
         try:

@@ -53,6 +53,7 @@ class Hints:
     seed: int = 0
     height_px: int = 128
     width_px: int = 224
+    spool: Path = Path("frames")  # a folder for their frames until they are written
 
 
 def checked(track: Track) -> Track:

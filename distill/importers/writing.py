@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,8 +26,10 @@ from distill.importers.fitting import Fit, fit_intrinsics
 from distill.importers.resampling import runs, windows
 from distill.importers.scale import How, Scale, metres_per_unit, typical_speed
 from distill.importers.tracks import Array, Item, Track, checked
+from distill.workers import single_threaded
 
 CLIPS_PER_SHARD = 32
+SHARDS_AT_ONCE = 3
 HELD_OUT = "held-out"
 
 
@@ -82,8 +88,12 @@ class Outcome:
     short: int = 0  # whole, but shorter than a clip
 
 
-def import_tracks(items: Sequence[Item], config: ImportConfig, out: Path) -> Outcome:
+def import_tracks(
+    items: Sequence[Item], config: ImportConfig, out: Path, workers: int = 1
+) -> Outcome:
     """Write clip folder `out`, with the held-out clips in `out`/held-out; whole or not at all.
+
+    With several `workers`, other processes open the items; what is written does not depend on it.
 
     Raises:
         ValueError: naming the first item that is broken, unless those are skipped, or if no clip is
@@ -94,7 +104,9 @@ def import_tracks(items: Sequence[Item], config: ImportConfig, out: Path) -> Out
         raise FileExistsError(f"{out}: already there; choose another --out")
     outcome = Outcome()
     bad = _Bad(config.skip_bad, outcome)
-    tracks = [t for t in bad.map(_opened, items, [i.name for i in items], "open") if t]
+    names = [item.name for item in items]
+    with _openings(items, workers) as openings:
+        tracks = [t for t in bad.map(_called, openings, names, "open") if t]
     scale, tracks = _scaled(tracks, config)
     found = bad.map(partial(_plan, config), tracks, [track.name for track in tracks], None)
     plans = [plan for plan in found if plan]
@@ -132,8 +144,29 @@ def _nothing(
     )
 
 
+@contextmanager
+def _openings(items: Sequence[Item], workers: int) -> Iterator[list[Callable[[], Track]]]:
+    """What gives the track of each item; if other processes do it, they have begun."""
+    if workers == 1:
+        yield [partial(_opened, item) for item in items]
+        return
+    processes = ProcessPoolExecutor(min(workers, len(items)), multiprocessing.get_context("spawn"))
+    try:
+        with single_threaded():
+            futures = [processes.submit(_opened, item) for item in items]
+        yield [future.result for future in futures]
+    except BrokenProcessPool as error:
+        raise ValueError("a process died; with fewer --workers less memory is needed") from error
+    finally:
+        processes.shutdown(cancel_futures=True)
+
+
 def _opened(item: Item) -> Track:
     return checked(item.open())
+
+
+def _called(opening: Callable[[], Track]) -> Track:
+    return opening()
 
 
 class _Bad:
@@ -220,24 +253,25 @@ def _write(plans: list[Plan], folder: Path, config: ImportConfig, bad: _Bad, sca
     """Write shards and a manifest; returns how many clips."""
     folder.mkdir(parents=True, exist_ok=True)
     waiting: list[Clip] = []
-    count = shards = 0
-    for plan in tqdm(plans, "import", unit="track"):
-        clips = _clips(plan, config)
-        while True:
-            try:
-                clip = next(clips, None)
-            except ValueError as error:
-                bad.note(plan.track.name, error)
-                break
-            if clip is None:
-                break
-            waiting.append(clip)
-            count += 1
-            if len(waiting) == CLIPS_PER_SHARD:
-                _write_shard(waiting, folder / f"{shards:05d}.safetensors", config)
-                waiting, shards = [], shards + 1
-    if waiting:
-        _write_shard(waiting, folder / f"{shards:05d}.safetensors", config)
+    count = 0
+    with _Shards(folder, config) as shards:
+        for plan in tqdm(plans, "import", unit="track"):
+            clips = _clips(plan, config)
+            while True:
+                try:
+                    clip = next(clips, None)
+                except ValueError as error:
+                    bad.note(plan.track.name, error)
+                    break
+                if clip is None:
+                    break
+                waiting.append(clip)
+                count += 1
+                if len(waiting) == CLIPS_PER_SHARD:
+                    shards.write(waiting)
+                    waiting = []
+        if waiting:
+            shards.write(waiting)
     facts = config.facts | {
         "frames_per_second": config.frames_per_second,
         "size_px": [config.fit.width_px, config.fit.height_px],
@@ -282,6 +316,32 @@ def _clips(plan: Plan, config: ImportConfig) -> Iterator[Clip]:
             )
             first = starts[0] if starts else place + 1
             kept = {at: pair for at, pair in kept.items() if at >= first}
+
+
+class _Shards:
+    """Shards are written by threads while the next are gathered, a few at once, for memory's sake."""
+
+    def __init__(self, folder: Path, config: ImportConfig) -> None:
+        self._folder, self._config = folder, config
+        self._threads = ThreadPoolExecutor(SHARDS_AT_ONCE)
+        self._under_way: list[Future[None]] = []
+        self._count = 0
+
+    def __enter__(self) -> _Shards:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._threads.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            for future in self._under_way:
+                future.result()
+
+    def write(self, clips: Sequence[Clip]) -> None:
+        while len(self._under_way) >= SHARDS_AT_ONCE:
+            self._under_way.pop(0).result()
+        path = self._folder / f"{self._count:05d}.safetensors"
+        self._under_way.append(self._threads.submit(_write_shard, clips, path, self._config))
+        self._count += 1
 
 
 def _write_shard(clips: Sequence[Clip], path: Path, config: ImportConfig) -> None:

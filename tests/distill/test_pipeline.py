@@ -326,8 +326,12 @@ def test_after_a_failure_no_lane_begins_another_step() -> None:
     assert "a" not in [step.name for step in done]
 
 
-def test_every_lane_has_gpus_of_its_own() -> None:
+def test_every_lane_has_gpus_of_its_own_unless_they_are_shared() -> None:
     machine = Machine(processes=2, lanes=2)
     assert [machine.gpus(lane) for lane in range(2)] == ["0,1", "2,3"]
+    shared = Machine(processes=2, lanes=2, shared=True)
+    assert [shared.gpus(lane) for lane in range(2)] == ["0,1", "0,1"]
+    with pytest.raises(ValueError, match="--shared is for several --lanes"):
+        Machine(shared=True)
     with pytest.raises(ValueError, match="--here is for one process"):
         Machine(lanes=2, here=True)
