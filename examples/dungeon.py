@@ -285,7 +285,7 @@ def _plane_index(place: Place, viewpoint: Viewpoint, depth_m: Array, dx: Array, 
 
 def _texel_along(at_m: float, depth_m: Array, rays: Array, scale: Array) -> Array:
     """Places of samples along one axis of the ground, in texels of their rows: int32 [rows columns]."""
-    places = np.multiply.outer(depth_m * scale, rays)
+    places: Array = np.multiply.outer(depth_m * scale, rays)
     places += (np.float32(at_m) * scale)[:, None]
     return places.astype(np.int32)
 
