@@ -137,7 +137,8 @@ class Dungeon:
 
     def _view(self) -> View:
         frame = draw(self._place, self._viewpoint, self._eye_m)
-        return View(frame, np.linalg.inv(self._viewpoint.camera_from_world()), LENS)
+        world_from_camera: Array = np.linalg.inv(self._viewpoint.camera_from_world())
+        return View(frame, world_from_camera, LENS)
 
 
 def _stopped(solid: Array, before: float, after: float, across: float) -> float:
@@ -284,7 +285,7 @@ def _plane_index(place: Place, viewpoint: Viewpoint, depth_m: Array, dx: Array, 
 
 def _texel_along(at_m: float, depth_m: Array, rays: Array, scale: Array) -> Array:
     """Places of samples along one axis of the ground, in texels of their rows: int32 [rows columns]."""
-    places = np.multiply.outer(depth_m * scale, rays)
+    places: Array = np.multiply.outer(depth_m * scale, rays)
     places += (np.float32(at_m) * scale)[:, None]
     return places.astype(np.int32)
 
@@ -292,12 +293,14 @@ def _texel_along(at_m: float, depth_m: Array, rays: Array, scale: Array) -> Arra
 def _level(texels_per_sample: Array) -> Array:
     """The level whose texels are about as large as a sample."""
     level = np.ceil(np.log2(np.maximum(texels_per_sample, 1e-3)) - 0.25)
-    return np.clip(level, 0, LEVELS - 1).astype(np.int64)
+    whole: Array = np.clip(level, 0, LEVELS - 1).astype(np.int64)
+    return whole
 
 
 def _clearness(depth_m: Array) -> Array:
     """What is left of a colour at that depth, 0 to 1; the rest is dark."""
-    return (0.06 + 0.94 * np.exp(-((depth_m / FOG_M) ** 1.3))).astype(np.float32)
+    clear: Array = 0.06 + 0.94 * np.exp(-((depth_m / FOG_M) ** 1.3))
+    return clear.astype(np.float32)
 
 
 def _pixels(samples: Array) -> Array:

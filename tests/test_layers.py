@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("worldmodel", "engine", "distill", "tests")
+FOLDERS = ("worldmodel", "engine", "distill", "examples", "tests")
 SOURCES = [
     ROOT / "play.py",
     *(path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))),
