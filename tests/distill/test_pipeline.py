@@ -19,6 +19,7 @@ from distill.__main__ import main
 from distill.clips import ClipSet
 from distill.pipeline import (
     ExportStep,
+    Given,
     Machine,
     PipelineConfig,
     Step,
@@ -159,7 +160,7 @@ def test_a_step_that_fails_stops_the_pipeline(tmp_path: Path) -> None:
         ("{kind: encode, name: a, data: b, autoencoder: b}", "reads 'b', which is no earlier step"),
         ("{kind: render, name: ../a, config: configs/data/nano.yaml}", "a name is a folder's"),
         ("{kind: render, name: a, confg: x}", "did you mean 'config'"),
-        ("{kind: paint, name: a}", "expected one of clips, model, render, train"),
+        ("{kind: paint, name: a}", "expected one of clips, model, weights, render"),
         (
             "{kind: each, of: {x: [a]}, steps: [{kind: render, name: '{y}', config: z.yaml}]}",
             "neither `words` nor `of` has 'y'",
@@ -178,7 +179,7 @@ def test_the_settings_of_every_pipeline_are_read_before_its_first_step(path: Pat
     config = strict.load(path, PipelineConfig)
     steps = config.all_steps()
     assert steps[0].kind in ("render", "clips")
-    assert all(_settings(step) for step in steps if step.kind not in ("clips", "model"))
+    assert all(_settings(step) for step in steps if not isinstance(step, Given))
 
 
 def test_words_are_written_into_the_texts_of_steps_and_changed_on_the_command_line() -> None:
@@ -206,8 +207,8 @@ def test_each_writes_its_steps_out_for_every_combination() -> None:
         step.name for step in paper if step.kind == "train" and step.name.startswith("3-from-")
     ]
     assert len(table) == len(set(table)) == 5 * 3
-    evaluated = {step.name for step in paper if step.kind == "evaluate"}
-    assert evaluated == set(paper[-1].reads)
+    measured = {step.name for step in paper if step.kind == "margins"}
+    assert measured == {name for name in paper[-1].reads if name.startswith("margins-")}
 
 
 @pytest.mark.slow
@@ -326,8 +327,48 @@ def test_after_a_failure_no_lane_begins_another_step() -> None:
     assert "a" not in [step.name for step in done]
 
 
-def test_every_lane_has_gpus_of_its_own() -> None:
-    machine = Machine(processes=2, lanes=2)
-    assert [machine.gpus(lane) for lane in range(2)] == ["0,1", "2,3"]
+def test_with_keep_going_only_what_reads_a_failed_step_is_left_out() -> None:
+    begun: list[str] = []
+
+    def run(step: Step, _lane: int) -> None:
+        begun.append(step.name)
+        if step.name in ("a", "c"):
+            raise ValueError(f"step {step.name!r} failed")
+
+    steps = _steps(a=(), b=("a",), c=(), d=(), e=("b", "d"), f=("d",))
+    done: list[Step] = []
+    with pytest.raises(ValueError, match="step 'a' failed; step 'c' failed"):
+        done.extend(in_lanes(steps, 1, run, keep_going=True))
+    assert begun == ["a", "c", "d", "f"]
+    assert [step.name for step in done] == ["d", "f"]
+
+
+def test_every_lane_has_gpus_of_its_own_as_long_as_there_are_some() -> None:
+    def gpus(machine: Machine, there: list[str]) -> list[str]:
+        lanes = [machine.environment(lane, there) for lane in range(machine.lanes)]
+        return [lane["CUDA_VISIBLE_DEVICES"] for lane in lanes]
+
+    assert gpus(Machine(processes=2, lanes=2), ["0", "1", "2", "3"]) == ["0,1", "2,3"]
+    assert gpus(Machine(lanes=4), ["4", "7"]) == ["4", "7", "4", "7"]
+    assert Machine(lanes=4).environment(3, []) == {}
+    with pytest.raises(ValueError, match="lanes share GPUs with --processes 1 only"):
+        gpus(Machine(processes=2, lanes=2), ["0", "1"])
     with pytest.raises(ValueError, match="--here is for one process"):
         Machine(lanes=2, here=True)
+
+
+def test_only_named_steps_are_run_with_those_they_read(tmp_path: Path) -> None:
+    ran: list[str] = []
+
+    def pretend(arguments: list[str]) -> int:
+        out = Path(arguments[arguments.index("--out") + 1])
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ("report.json" if arguments[0] == "train" else "manifest.json")).write_text("{}")
+        ran.append(out.name)
+        return 0
+
+    config, machine = strict.load(NANO, PipelineConfig), Machine(here=True)
+    run_pipeline(config, tmp_path / "run", machine, pretend, "2-*-cd")
+    assert ran == ["clips", "autoencoder", "latents", "stage-0", "stage-1", "2-causal-cd"]
+    with pytest.raises(ValueError, match="--only 4-\\*: no step is called so"):
+        run_pipeline(config, tmp_path / "run", machine, pretend, "4-*")
