@@ -76,7 +76,7 @@ def run_stage(
     lineage.check(stage.objective, init, teacher)
     torch.manual_seed(stage.seed)
     networks = build_networks(stage, model, init, teacher, processes.device)
-    with _tuned_for_training():
+    with _tuned_for_training(processes.device):
         for network in networks.values():
             ready(network, stage, processes)
         objective = build_objective(stage, model, networks, teacher, processes)
@@ -96,15 +96,16 @@ def run_stage(
 
 
 @contextmanager
-def _tuned_for_training() -> Iterator[None]:
-    """Shorter factors and measured kernels on a GPU; what this process does afterwards is as before."""
+def _tuned_for_training(device: torch.device) -> Iterator[None]:
+    """Shorter factors and measured kernels on a GPU; what this process does afterwards has neither."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
-    matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = True
+    if device.type == "cuda":
+        matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = True
     try:
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+        if device.type == "cuda":  # torch's defaults; cuDNN's shorter factors are one of them
+            matmul.allow_tf32 = cudnn.benchmark = False
 
 
 def _save_weights(out: Path, name: str, network: Any, processes: Processes) -> None:

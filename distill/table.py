@@ -19,6 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from distill.evaluate import steps_name
+from distill.result import write_atomically, write_result
+
 Values = NDArray[np.float64]  # [worlds], NaN where nothing is to be predicted
 
 RESAMPLES = 4000
@@ -95,16 +98,9 @@ def write_table(config: TableConfig, runs: Path, out: Path) -> str:
     """
     table = read_table(config, runs)
     text = page(table)
-    numbers = as_numbers(table)
-    for path, content in (
-        (out.with_suffix(".json"), json.dumps(numbers, indent=1, allow_nan=False)),
-        (out, text),
-    ):
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(content + "\n", encoding="utf-8")
-        partial.replace(path)
-    picture = sheet(config, runs)
-    picture.save(out.with_suffix(".jpg"), quality=85)
+    sheet(config, runs).save(out.with_suffix(".jpg"), quality=85)
+    write_result(as_numbers(table), out.with_suffix(".json"))
+    write_atomically(text + "\n", out)
     return text
 
 
@@ -221,8 +217,7 @@ def page(table: Table) -> str:
     """Markdown."""
     config, how = table.config, table.circumstances
     head = [
-        f"{'1 step' if steps == 1 else f'{steps} steps'}: h{config.near}, dB | h{config.far}, dB"
-        f" | energy h{config.far}"
+        f"{steps_name(steps)}: h{config.near}, dB | h{config.far}, dB | energy h{config.far}"
         for steps in config.steps
     ]
     lines = [
@@ -412,4 +407,4 @@ def _lines(config: TableConfig, runs: Path) -> Iterator[tuple[str, Image.Image]]
             yield "truth", picture.crop((0, 0, picture.width, height))
         for nth, steps in enumerate(numbers["rows"], 1):
             box = (0, nth * height, picture.width, (nth + 1) * height)
-            yield f"{label}, {steps} steps", picture.crop(box)
+            yield f"{label}, {steps_name(int(steps))}", picture.crop(box)
