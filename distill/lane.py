@@ -62,6 +62,7 @@ def serve() -> None:
     from distill.__main__ import main
 
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nothing but answers goes there
     for line in sys.stdin:
         arguments, log = json.loads(line)
         with Path(log).open("w", encoding="utf-8") as file:

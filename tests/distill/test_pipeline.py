@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -108,6 +109,30 @@ def test_causal_consistency_stores_nothing_and_regression_says_what_it_stores(na
         np.prod(ClipSet(nano / "causal-paths").array("paths", clip).shape) * 2 for clip in range(4)
     )
     assert rows["causal-paths"].endswith(f"| {stored} |")
+
+
+@pytest.mark.slow
+def test_the_comparison_begins_with_weights_that_are_there(nano: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "weights"  # as they come from elsewhere: no report beside them
+    shutil.copytree(nano / "stage-0", alone, ignore=lambda _, names: {"report.json"} & {*names})
+    words = [
+        f"data={nano}/latents", f"held_out={nano}/clips", f"base={nano}/model",
+        f"stage_0={alone}", f"stage_1={nano}/stage-1", "stages=configs/stage/nano",
+        "trajectories=configs/trajectories/nano", "player=configs/export/nano.yaml",
+        "causal_ode_steps=61", "causal_paths=4", "bidirectional_paths=2", "stage_3_steps=3",
+        "stage_3_clips=2", "clips=3", "longest=16",
+    ]  # fmt: skip
+    out = tmp_path / "run"
+    command = ["pipeline", "configs/pipeline/initialisations.yaml", *words, "--out", str(out)]
+    assert main([*command, *HERE, "--only", "margins-3-from-2-causal-ode-1"]) == 0
+    report = json.loads((out / "2-causal-ode" / "report.json").read_text())
+    assert 0 < report["seconds_at_speed"] < report["seconds"] + 1
+    paths = json.loads((out / "causal-paths" / "manifest.json").read_text())
+    assert paths["seconds_at_speed"] > 0
+    table = ["table", "configs/table/initialisations.yaml", "far=16", "--runs", str(out)]
+    assert main([*table, "--out", str(out / "table.md")]) == 0
+    (row,) = json.loads((out / "table.json").read_text())["after_stage_3"]["causal ODE"].values()
+    assert len(row["by_world"]["near"]) == 3
 
 
 @pytest.mark.slow
