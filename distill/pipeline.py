@@ -13,15 +13,21 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
+
+from distill.lane import Lane
 from distill.render import RenderConfig
 from distill.stages import StageConfig
+from distill.table import TableConfig
 from distill.trajectories import TrajectoriesConfig
 from worldmodel import config as strict
 from worldmodel.checkpoint import PlayableConfig
@@ -55,6 +61,23 @@ class ModelStep:
     settings: ClassVar[None] = None
     done: ClassVar[str] = "model.yaml"
     reads: ClassVar[tuple[str, ...]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsStep:
+    """Weights that are there already: the run folder of a stage, or its shards alone."""
+
+    kind: Literal["weights"]
+    name: str
+    path: Path
+
+    settings: ClassVar[None] = None
+    reads: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def done(self) -> str:
+        shards = sorted(path.name for path in self.path.glob("*-1-of-*.safetensors"))
+        return shards[0] if shards else "*-1-of-*.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +211,54 @@ class EvaluateStep:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MarginsStep:
+    """How far a student is above repeating the last true frame, world by world."""
+
+    kind: Literal["margins"]
+    name: str  # a folder; the results are its margins.json
+    config: Path  # how it is played, as for an export
+    overrides: tuple[str, ...] = ()
+    autoencoder: str
+    transformer: str
+    data: str
+    options: tuple[str, ...] = ()  # further arguments, as on the command line
+
+    settings: ClassVar[type[Any]] = PlayableConfig
+    done: ClassVar[str] = "margins.json"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.autoencoder, self.transformer, self.data
+
+    def arguments(self, at: Place) -> list[str]:
+        parts = ["--autoencoder", at(self.autoencoder), "--transformer", at(self.transformer)]
+        places = [*parts, "--data", at(self.data)]
+        return [str(self.config), *self.overrides, *places, *self.options, "--overwrite"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableStep:
+    """What several initialisations cost and lead to."""
+
+    kind: Literal["table"]
+    name: str  # a folder; the page is its table.md
+    config: Path
+    overrides: tuple[str, ...] = ()
+
+    settings: ClassVar[type[Any]] = TableConfig
+    done: ClassVar[str] = "table.md"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        table: TableConfig = strict.load(self.config, TableConfig, self.overrides)
+        return table.reads
+
+    def arguments(self, at: Place) -> list[str]:
+        runs = str(Path(at(self.name)).parent)
+        return [str(self.config), *self.overrides, "--runs", runs, "--overwrite"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompareStep:
     kind: Literal["compare"]
     name: str  # a folder; the table is its comparison.md
@@ -206,7 +277,7 @@ class CompareStep:
         return [*files, *self.options, "--overwrite"]
 
 
-Given = ClipsStep | ModelStep  # nobody makes these
+Given = ClipsStep | ModelStep | WeightsStep  # nobody makes these
 Step = (
     Given
     | RenderStep
@@ -215,9 +286,12 @@ Step = (
     | TrajectoriesStep
     | ExportStep
     | EvaluateStep
+    | MarginsStep
     | CompareStep
+    | TableStep
 )
-_WITHOUT_DEVICE = ("render", "export", "compare")
+_WITHOUT_DEVICE = ("render", "export", "compare", "table")
+_INTO_A_FOLDER = ("evaluate", "margins", "compare", "table")  # a file of which is the result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,76 +390,121 @@ class Machine:
 
     processes: int = 1  # of every training step, through torchrun: one per GPU
     lanes: int = 1  # steps at once that do not wait for each other, each on GPUs of its own
-    shared: bool = False  # or all on the same GPUs: one starts and compiles while another computes
     workers: int = 0  # rendering processes; 0: one per CPU core, less a few
     device: str | None = None
     here: bool = False  # run all commands in this process: faster to start, for tests
+    keep_going: bool = False  # after a failure, with the steps that do not read what failed
+    renew: bool = False  # a new process for every step of a lane
 
     def __post_init__(self) -> None:
         if min(self.processes, self.lanes) < 1 or self.workers < 0:
             raise ValueError("--processes and --lanes must be at least 1, --workers not negative")
-        if self.shared and self.lanes == 1:
-            raise ValueError("--shared is for several --lanes")
         if self.here and max(self.processes, self.lanes) > 1:
             raise ValueError("--here is for one process; drop it, --processes or --lanes")
 
-    def gpus(self, lane: int) -> str:
-        """Those of a lane, for CUDA_VISIBLE_DEVICES."""
-        first = 0 if self.shared else lane * self.processes
-        return ",".join(str(first + i) for i in range(self.processes))
+    def environment(self, lane: int, gpus: Sequence[str]) -> dict[str, str]:
+        """Which of the `gpus` are a lane's; more lanes than GPUs share them.
+
+        Raises:
+            ValueError: if lanes of several processes would have to share.
+        """
+        if not gpus:
+            return {}
+        if self.processes > 1 and self.lanes * self.processes > len(gpus):
+            raise ValueError(
+                f"--lanes {self.lanes} of --processes {self.processes} each, but here are"
+                f" {len(gpus)} GPUs; lanes share GPUs with --processes 1 only"
+            )
+        first = lane * self.processes
+        own = [gpus[(first + i) % len(gpus)] for i in range(self.processes)]
+        return {"CUDA_VISIBLE_DEVICES": ",".join(own)}
 
 
-def run_pipeline(config: PipelineConfig, out: Path, machine: Machine, command: Command) -> None:
+def visible_gpus() -> list[str]:
+    """As CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name for name in named.split(",") if name]
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+def run_pipeline(
+    config: PipelineConfig,
+    out: Path,
+    machine: Machine,
+    command: Command,
+    only: str | None = None,
+) -> None:
     """Run the steps that `out` does not hold yet. `command` is `python -m distill` in this process.
 
     A step that only finished steps read is not run again: its folder may be deleted to save space.
+    `only` is a pattern of names: of steps to run, with those that they read.
 
     Raises:
-        ValueError: if a finished step had other settings, or a step fails.
+        ValueError: if a finished step had other settings, no step is called so, or a step fails.
     """
     steps = config.all_steps()
     wanted = {step.name: _settings(step) for step in steps}
     record = _read_record(out)
     _refuse_other_settings(out, wanted, record)
-    for step in _missing(steps, out):
+    missing = list(_missing(steps, out, only))
+    for step in missing:
         if isinstance(step, Given):
             raise ValueError(f"{step.name}: {step.path} is needed, and has no {step.done}")
     out.mkdir(parents=True, exist_ok=True)
     given = {step.name: wanted[step.name] for step in steps if isinstance(step, Given)}
     record |= {name: settings for name, settings in given.items() if settings}
     places = {step.name: _place(out, step) for step in steps}
+    gpus = [] if machine.device == "cpu" or machine.lanes == 1 else visible_gpus()
+    apart = [machine.environment(lane, gpus) for lane in range(machine.lanes)]
+    lanes = [Lane(environment, renew=machine.renew) for environment in apart]
+    began = time.monotonic()
 
     def run(step: Step, lane: int) -> None:
         print(f"pipeline: {step.name}", flush=True)
-        code = _run(step, places, machine, lane, command)
+        code = _run(step, places, machine, command, lanes[lane], apart[lane])
         if code != 0 or not _result(out, step).is_file():
             log = f"{places[step.name]}.log" if machine.lanes > 1 else "above"
             raise ValueError(f"step {step.name!r} failed (exit code {code}); see {log}")
+        if machine.lanes > 1:
+            print(f"pipeline: {step.name} done after {time.monotonic() - began:.0f} s", flush=True)
 
-    for step in in_lanes(list(_missing(steps, out)), machine.lanes, run):
-        record = record | {step.name: wanted[step.name]}
-        _write(out / RECORD, json.dumps(record, indent=1))
+    try:
+        for step in in_lanes(missing, machine.lanes, run, keep_going=machine.keep_going):
+            record = record | {step.name: wanted[step.name]}
+            _write(out / RECORD, json.dumps(record, indent=1))
+    finally:
+        for lane in lanes:
+            lane.close()
     page = summary(steps, out)
     _write(out / "training.md", page)
     print(page)
 
 
-def in_lanes(steps: Sequence[Step], lanes: int, run: Callable[[Step, int], None]) -> Iterator[Step]:
+def in_lanes(
+    steps: Sequence[Step],
+    lanes: int,
+    run: Callable[[Step, int], None],
+    *,
+    keep_going: bool = False,
+) -> Iterator[Step]:
     """Run `steps`, `lanes` of them at once, each when all it reads is done; yields what is done.
 
-    The earliest step that can begin takes the next free lane. After a failure no other begins.
+    The earliest step that can begin takes the next free lane. After a failure no other begins or, with
+    `keep_going`, none that reads what is missing then.
 
     Raises:
-        ValueError: what the first step that failed raised, when those under way have ended.
+        ValueError: what the steps that failed raised, when those under way have ended.
     """
     waiting, free = list(steps), list(range(lanes))
     under_way: dict[Future[None], tuple[Step, int]] = {}
-    failure: ValueError | None = None
+    failures: dict[str, str] = {}  # what was raised, by step
     with ThreadPoolExecutor(lanes) as pool:
         while waiting or under_way:
             blocked = {step.name for step in waiting} | {s.name for s, _ in under_way.values()}
+            blocked |= failures.keys()
             ready = [step for step in waiting if not blocked & set(step.reads)]
-            for step in ready[: len(free)] if failure is None else ():
+            for step in ready[: len(free)] if keep_going or not failures else ():
                 lane = free.pop(0)
                 waiting.remove(step)
                 under_way[pool.submit(run, step, lane)] = step, lane
@@ -397,11 +516,12 @@ def in_lanes(steps: Sequence[Step], lanes: int, run: Callable[[Step, int], None]
                 try:
                     future.result()
                 except ValueError as error:
-                    failure = failure or error
+                    failures[step.name] = str(error)
+                    print(f"pipeline: {error}", flush=True)
                     continue
                 yield step
-    if failure is not None:
-        raise failure
+    if failures:
+        raise ValueError("; ".join(failures.values()))
 
 
 def summary(steps: Sequence[Step], out: Path) -> str:
@@ -416,8 +536,15 @@ def summary(steps: Sequence[Step], out: Path) -> str:
     return "\n".join(lines)
 
 
-def _missing(steps: Sequence[Step], out: Path) -> Iterator[Step]:
-    """The steps to run, in order."""
+def _missing(steps: Sequence[Step], out: Path, only: str | None = None) -> Iterator[Step]:
+    """The steps to run, in order.
+
+    Raises:
+        ValueError: if no step is called as `only` says.
+    """
+    named = [step.name for step in steps if only is None or fnmatchcase(step.name, only)]
+    if not named:
+        raise ValueError(f"--only {only}: no step is called so")
     wanted: set[str] = set()
     read: set[str] = set()
     for step in reversed(steps):
@@ -425,18 +552,24 @@ def _missing(steps: Sequence[Step], out: Path) -> Iterator[Step]:
         left_out = isinstance(step, TrainStep) and step.only_if_read and not is_read
         if left_out or _result(out, step).is_file():
             continue
-        if step.name in read or not is_read:
+        if step.name in read or (step.name in named if only else not is_read):
             wanted.add(step.name)
             read |= set(step.reads)
     return (step for step in steps if step.name in wanted)
 
 
 def _run(
-    step: Step, places: Mapping[str, Path], machine: Machine, lane: int, command: Command
+    step: Step,
+    places: Mapping[str, Path],
+    machine: Machine,
+    command: Command,
+    lane: Lane,
+    apart: Mapping[str, str],
 ) -> int:
+    """The exit code of a step; `apart` is what the environment of its lane has of its own."""
     assert not isinstance(step, Given)
     target = places[step.name]
-    if step.kind in ("evaluate", "compare"):
+    if step.kind in _INTO_A_FOLDER:
         target.mkdir(exist_ok=True)
         target = target / step.done
     arguments = [step.kind, *step.arguments(lambda name: str(places[name])), "--out", str(target)]
@@ -447,6 +580,9 @@ def _run(
         arguments += ["--device", machine.device]
     if machine.here:
         return command(arguments)
+    log = Path(f"{places[step.name]}.log")
+    if machine.lanes > 1 and machine.processes == 1:
+        return lane.run(arguments, log)
     launch = [sys.executable, "-m"]
     if machine.processes > 1 and step.kind in ("train", "encode", "trajectories"):
         many = ["--standalone", "--nproc_per_node", str(machine.processes), "-m"]
@@ -454,10 +590,10 @@ def _run(
     launch += ["distill", *arguments]
     if machine.lanes == 1:
         return subprocess.run(launch, check=False).returncode
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": machine.gpus(lane)}
-    with Path(f"{places[step.name]}.log").open("w", encoding="utf-8") as log:
+    environment = os.environ | dict(apart)
+    with log.open("w", encoding="utf-8") as file:
         done = subprocess.run(
-            launch, check=False, env=environment, stdout=log, stderr=subprocess.STDOUT
+            launch, check=False, env=environment, stdout=file, stderr=subprocess.STDOUT
         )
     return done.returncode
 

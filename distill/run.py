@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from distill import card, lineage
 from distill.batches import Batches, FrameBatches, to_device
 from distill.clips import ClipSet
 from distill.evaluate import Model
-from distill.networks import WanStudent
+from distill.networks import WanStudent, make_transformer
 from distill.processes import Processes
 from distill.result import write_atomically
 from distill.samples import Samples
@@ -24,6 +26,7 @@ from distill.stages import (
     AnyModel,
     ModelConfig,
     StageConfig,
+    assign_transformer,
     build_batches,
     build_networks,
     build_objective,
@@ -73,17 +76,14 @@ def run_stage(
     lineage.check(stage.objective, init, teacher)
     torch.manual_seed(stage.seed)
     networks = build_networks(stage, model, init, teacher, processes.device)
-    if processes.device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = True
-        torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = True
-    for network in networks.values():
-        ready(network, stage, processes)
-    objective = build_objective(stage, model, networks, teacher, processes)
-    batches = build_batches(stage, model, clips, processes)
-    samples = _samples(stage, model, autoencoder, batches, out, processes)
-    out.mkdir(parents=True, exist_ok=True)
-    report = Trainer(stage, networks, objective, batches, out, processes, samples).run()
+    with _tuned_for_training(processes.device):
+        for network in networks.values():
+            ready(network, stage, processes)
+        objective = build_objective(stage, model, networks, teacher, processes)
+        batches = build_batches(stage, model, clips, processes)
+        samples = _samples(stage, model, autoencoder, batches, out, processes)
+        out.mkdir(parents=True, exist_ok=True)
+        report = Trainer(stage, networks, objective, batches, out, processes, samples).run()
     network = networks["student"]
     if isinstance(network, Autoencoder) and not network.latents_stay:
         _calibrate(network, clips, stage, processes)
@@ -93,6 +93,19 @@ def run_stage(
         (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     processes.wait()
     return report
+
+
+@contextmanager
+def _tuned_for_training(device: torch.device) -> Iterator[None]:
+    """Shorter factors and measured kernels on a GPU; what this process does afterwards has neither."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    if device.type == "cuda":
+        matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        if device.type == "cuda":  # torch's defaults; cuDNN's shorter factors are one of them
+            matmul.allow_tf32 = cudnn.benchmark = False
 
 
 def _save_weights(out: Path, name: str, network: Any, processes: Processes) -> None:
@@ -135,9 +148,9 @@ def run_trajectories(
     direction: lineage.Direction = "causal" if config.history == "clean" else "bidirectional"
     lineage.check_direction(teacher, direction, "--teacher")
     model = strict.load(config.model, ModelConfig)
-    network = load_transformer(teacher)
-    if network.config != model.transformer:
-        raise ValueError(f"--teacher {teacher}: its transformer is not that of {config.model}")
+    network = make_transformer(model.transformer)
+    assert isinstance(network, WorldTransformer)
+    assign_transformer(network, teacher)
     return write_trajectories(config, clips, network, model.cache, out, processes)
 
 
@@ -230,7 +243,23 @@ def export(
 
 def load_for_evaluation(folder: Path, device_name: str | None) -> Model:
     """A playable model, ready on a device in the type it is played in."""
-    playable, autoencoder, transformer = load_model(folder)
+    return _for_evaluation(*load_model(folder), device_name)
+
+
+def join_for_evaluation(
+    playable: PlayableConfig, autoencoder: Path, transformer: Path, device_name: str | None
+) -> Model:
+    """The same from two run or model folders, without writing one."""
+    parts = load_autoencoder(autoencoder), load_transformer(transformer)
+    return _for_evaluation(playable, *parts, device_name)
+
+
+def _for_evaluation(
+    playable: PlayableConfig,
+    autoencoder: Autoencoder,
+    transformer: WorldTransformer,
+    device_name: str | None,
+) -> Model:
     device = choose_device(device_name)
     dtype = fastest_dtype(device)
     return Model(

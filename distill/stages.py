@@ -190,27 +190,39 @@ def build_network(
         if init is not None:
             _assign_wan(wan, model.transformer, init)
         return wan
-    if stage.network_name == "autoencoder":
-        autoencoder = Autoencoder(model.autoencoder)  # what frames look like is measured again
-        if isinstance(stage.objective, ReconstructionConfig) and stage.objective.part == "decoder":
-            autoencoder.keep_latents()
-        network: nn.Module = autoencoder
-        config: Any = model.autoencoder
-    else:
-        network = make_transformer(model.transformer)
-        config = model.transformer
+    if stage.network_name == "transformer":
+        transformer = make_transformer(model.transformer)
+        assert isinstance(transformer, WorldTransformer)
+        if init is not None:
+            assign_transformer(transformer, init)
+        return transformer
+    autoencoder = Autoencoder(model.autoencoder)  # what frames look like is measured again
+    if isinstance(stage.objective, ReconstructionConfig) and stage.objective.part == "decoder":
+        autoencoder.keep_latents()
     if init is not None:
-        found, weights = load_tensors(init, stage.network_name, type(config))
+        found, weights = load_tensors(init, "autoencoder", AutoencoderConfig)
         weights = {key: w for key, w in weights.items() if not key.startswith("latent_moments.")}
-        if isinstance(found, TransformerConfig):
-            weights["words.weight"] = of_other_words(
-                weights["words.weight"], found.vocabulary, config.vocabulary
-            )
-            found = replace(found, vocabulary=config.vocabulary)
-        if found != config:
-            raise ValueError(f"{init}: its {stage.network_name} has another architecture: {found}")
-        assign(network, weights, str(init))
-    return network
+        if found != model.autoencoder:
+            raise ValueError(f"{init}: its autoencoder has another architecture: {found}")
+        assign(autoencoder, weights, str(init))
+    return autoencoder
+
+
+def assign_transformer(network: WorldTransformer, folder: Path) -> None:
+    """The weights of a run or model folder; its vocabulary may be another.
+
+    Raises:
+        ValueError: if it holds another kind or shape of network.
+    """
+    config = network.config
+    found, weights = load_tensors(folder, "transformer", TransformerConfig)
+    weights["words.weight"] = of_other_words(
+        weights["words.weight"], found.vocabulary, config.vocabulary
+    )
+    found = replace(found, vocabulary=config.vocabulary)
+    if found != config:
+        raise ValueError(f"{folder}: its transformer has another architecture: {found}")
+    assign(network, weights, str(folder))
 
 
 def of_other_words(weight: Tensor, known: Sequence[str], wanted: Sequence[str]) -> Tensor:

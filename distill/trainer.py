@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from distill.state import load_state, save_state
 from worldmodel import config as strict
 
 LOG_EVERY = 20
+ROWS_OF_SPEED = 3  # of the log, before anything is said of the usual speed
 CLOCK_EVERY = 10  # steps between looks at the clock, which all processes must share
 
 
@@ -225,6 +227,16 @@ class Trainer:
         memory = _peak_memory_gib(self.processes.device)
         return speed if memory is None else speed | {"peak_memory_gib": memory}
 
+    def _seconds_at_speed(self) -> float | None:
+        """What all steps take at the usual speed: without compilers and captures, which steps wait for.
+
+        None if there were too few steps to tell.
+        """
+        rates = [row["clips_per_second"] for row in self._history if "clips_per_second" in row]
+        if len(rates) < ROWS_OF_SPEED:
+            return None
+        return round(self.step * self._clips_per_step / max(median(rates), 1e-9), 1)
+
     @property
     def _clips_per_step(self) -> int:
         return self.stage.batch_size * self.stage.accumulate * self.processes.count
@@ -291,6 +303,7 @@ class Trainer:
             "stage": strict.to_plain(self.stage),
             "steps": self.step,
             "seconds": round(seconds, 1),
+            "seconds_at_speed": self._seconds_at_speed(),
             "processes": self.processes.count,
             "device": _device_name(self.processes.device),
             "torch": torch.__version__,

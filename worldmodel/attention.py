@@ -50,7 +50,7 @@ FLASH_FIRST = [
 
 # Of `MixInParts`
 MOST_PARTS = 8
-LEAST_PART = 1024  # keys: shorter parts are not worth joining
+LEAST_PART = 600  # keys: shorter parts are not worth joining
 JOINING = 0.02
 
 TILE = 128  # tokens on each side of what a mask calls empty, full or mixed
@@ -109,7 +109,7 @@ class MixInParts:
         if parts == 1 or batch != 1 or bias is not None or rows < MANY_QUERIES:
             return mix_on_gpu(queries, keys, values, bias)
         k, v = (x[0].unflatten(1, (parts, -1)).transpose(0, 1) for x in (keys, values))
-        return self.join(*self.part(queries.repeat(parts, 1, 1, 1), k, v))
+        return self.join(*self.part(queries.expand(parts, -1, -1, -1), k, v))
 
 
 def even_parts(tiles: int, keys: int, processors: int) -> int:

@@ -79,6 +79,8 @@ def use_fp8(network: nn.Module) -> None:
             if isinstance(layer, nn.Linear):
                 setattr(module, name, Fp8Linear(layer.weight, layer.bias))
         joined = module.__dict__["project"]
+        if isinstance(joined, Fp8Projections):  # of a session before, with the same network
+            continue
         assert isinstance(joined, JoinedProjections), "projections are joined first"
         module.__dict__["project"] = Fp8Projections(joined)
 

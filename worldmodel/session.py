@@ -32,6 +32,7 @@ from worldmodel.compiled import (
     can_compile,
     compile_function,
     compile_regions,
+    join_activations,
     join_projections,
 )
 from worldmodel.drift import holder
@@ -416,7 +417,9 @@ class WorldSession:
 
     def _begin(self, anchor_from_world: NDArray[np.float64], prompt: str) -> None:
         check_rigid(anchor_from_world)
-        if prompt != self._conditioned:  # many layers read a prompt: the next world may say the same
+        if (
+            prompt != self._conditioned
+        ):  # many layers read a prompt: the next world may say the same
             self._condition(self._read_prompt(prompt))
             self._conditioned = prompt
         self._cache.reset()
@@ -596,6 +599,7 @@ class WorldSession:
         for network in (self._transformer, self._autoencoder):
             compile_regions(cast(nn.Module, network))
         if self.device.type == "cuda":
+            join_activations(cast(nn.Module, self._transformer))
             chip = torch.cuda.get_device_properties(self.device)
             if chip.major >= HOPPER and self.dtype == torch.bfloat16:
                 mix = MixInParts(chip.multi_processor_count, compile_function(join_parts))

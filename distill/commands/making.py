@@ -24,9 +24,18 @@ def _add_pipeline(command: Command) -> None:
     pipeline.add_argument("--out", type=Path, required=True, help="a folder; resumed if it exists")
     pipeline.add_argument("--processes", type=int, default=1, help="of training: one per GPU")
     pipeline.add_argument(
-        "--lanes", type=int, default=1, help="steps at once, each on GPUs of its own; logs in files"
+        "--lanes",
+        type=int,
+        default=1,
+        help="steps at once; more than GPUs share them; logs in files",
     )
-    pipeline.add_argument("--shared", action="store_true", help="lanes share the same GPUs")
+    pipeline.add_argument("--only", help="a pattern: steps of such names, and what they read")
+    pipeline.add_argument(
+        "--keep-going", action="store_true", help="after a failure, with what does not depend on it"
+    )
+    pipeline.add_argument(
+        "--renew", action="store_true", help="a new process for every step of a lane"
+    )
     pipeline.add_argument("--workers", type=int, default=0, help="of rendering; 0: by CPU cores")
     pipeline.add_argument("--here", action="store_true", help="run all commands in one process")
     pipeline.add_argument("--device")
@@ -109,12 +118,13 @@ def _pipeline(arguments: argparse.Namespace) -> None:
     machine = Machine(
         processes=arguments.processes,
         lanes=arguments.lanes,
-        shared=arguments.shared,
         workers=arguments.workers,
         device=arguments.device,
         here=arguments.here,
+        keep_going=arguments.keep_going,
+        renew=arguments.renew,
     )
-    run_pipeline(config, arguments.out, machine, main)
+    run_pipeline(config, arguments.out, machine, main, arguments.only)
 
 
 def _render(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Commands that measure: evaluate, judge, compare, motion, sample, walks, profile."""
+"""Commands that measure: evaluate, margins, table, judge, compare, motion, sample, walks, profile."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 def add(command: Command) -> None:
     _add_measuring(command)
+    _add_table(command)
     _add_judge(command)
     _add_profile(command)
     _add_walks(command)
@@ -64,6 +65,31 @@ def _add_measuring(command: Command) -> None:
     sample.add_argument("--clips", type=int, default=10)
     sample.add_argument("--columns", default="0,1,4,8,16,24,32")
     sample.add_argument("--device")
+
+
+def _add_table(command: Command) -> None:
+    margins = command("margins", _margins, "what a student of one run gains, world by world")
+    margins.add_argument("config", type=Path, help="how it is played: configs/export/*.yaml")
+    margins.add_argument("overrides", nargs="*", help="key.path=value")
+    margins.add_argument("--autoencoder", type=Path, required=True, help="run or model folder")
+    margins.add_argument("--transformer", type=Path, required=True, help="run or model folder")
+    margins.add_argument("--data", type=Path, required=True, help="held-out clips")
+    margins.add_argument("--steps", help="several, as in 1,2,4; default: those it is played with")
+    margins.add_argument("--known", type=int, help="true context frames; default 4")
+    margins.add_argument("--clips", type=int, help="default 64")
+    margins.add_argument("--longest", type=int, help="longest horizon, frames; default 32")
+    margins.add_argument("--overwrite", action="store_true")
+    margins.add_argument("--out", type=Path, required=True, help="a JSON file; a PNG beside it")
+    margins.add_argument("--device")
+
+    table = command("table", _table, "what initialisations of stage 3 cost and lead to")
+    table.add_argument("config", type=Path, help="configs/table/*.yaml")
+    table.add_argument("overrides", nargs="*", help="key.path=value")
+    table.add_argument("--runs", type=Path, required=True, help="the --out of a pipeline")
+    table.add_argument("--overwrite", action="store_true")
+    table.add_argument(
+        "--out", type=Path, required=True, help="a Markdown file; JSON and JPG beside"
+    )
 
 
 def _add_judge(command: Command) -> None:
@@ -159,6 +185,40 @@ def _judge(arguments: argparse.Namespace) -> None:
     clips, held_out = ClipSet(arguments.data), ClipSet(arguments.held_out)
     device = choose_device(arguments.device)
     print(json.dumps(train_judge(clips, held_out, arguments.out, training, device), indent=1))
+
+
+def _margins(arguments: argparse.Namespace) -> None:
+    from distill.clips import ClipSet
+    from distill.margins import Extent, write_margins
+    from distill.run import join_for_evaluation
+    from worldmodel import config as strict
+    from worldmodel.checkpoint import PlayableConfig
+
+    refuse_to_overwrite(arguments)
+    if arguments.out.suffix != ".json":
+        raise ValueError(
+            f"--out {arguments.out}: must end in .json; a picture is written beside it"
+        )
+    playable = strict.load(arguments.config, PlayableConfig, arguments.overrides)
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    if arguments.steps is not None:
+        given["steps"] = tuple(numbers(arguments.steps, "--steps"))
+    parts = arguments.autoencoder, arguments.transformer
+    model = join_for_evaluation(playable, *parts, arguments.device)
+    clips, extent = ClipSet(arguments.data), filled(Extent(), given)
+    measured = write_margins(model, clips, extent, arguments.out)
+    print(json.dumps({"worlds": measured["worlds"], "seconds": measured["seconds"]}))
+
+
+def _table(arguments: argparse.Namespace) -> None:
+    from distill.table import TableConfig, write_table
+    from worldmodel import config as strict
+
+    refuse_to_overwrite(arguments)
+    if arguments.out.suffix != ".md":
+        raise ValueError(f"--out {arguments.out}: must end in .md; JSON and JPG are beside it")
+    config = strict.load(arguments.config, TableConfig, arguments.overrides)
+    print(write_table(config, arguments.runs, arguments.out))
 
 
 def _compare(arguments: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from distill.__main__ import main
 from distill.clips import ClipSet
 from distill.pipeline import (
     ExportStep,
+    Given,
     Machine,
     PipelineConfig,
     Step,
@@ -110,6 +112,30 @@ def test_causal_consistency_stores_nothing_and_regression_says_what_it_stores(na
 
 
 @pytest.mark.slow
+def test_the_comparison_begins_with_weights_that_are_there(nano: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "weights"  # as they come from elsewhere: no report beside them
+    shutil.copytree(nano / "stage-0", alone, ignore=lambda _, names: {"report.json"} & {*names})
+    words = [
+        f"data={nano}/latents", f"held_out={nano}/clips", f"base={nano}/model",
+        f"stage_0={alone}", f"stage_1={nano}/stage-1", "stages=configs/stage/nano",
+        "trajectories=configs/trajectories/nano", "player=configs/export/nano.yaml",
+        "causal_ode_steps=61", "causal_paths=4", "bidirectional_paths=2", "stage_3_steps=3",
+        "stage_3_clips=2", "clips=3", "longest=16",
+    ]  # fmt: skip
+    out = tmp_path / "run"
+    command = ["pipeline", "configs/pipeline/initialisations.yaml", *words, "--out", str(out)]
+    assert main([*command, *HERE, "--only", "margins-3-from-2-causal-ode-1"]) == 0
+    report = json.loads((out / "2-causal-ode" / "report.json").read_text())
+    assert 0 < report["seconds_at_speed"] < report["seconds"] + 1
+    paths = json.loads((out / "causal-paths" / "manifest.json").read_text())
+    assert paths["seconds_at_speed"] > 0
+    table = ["table", "configs/table/initialisations.yaml", "far=16", "--runs", str(out)]
+    assert main([*table, "--out", str(out / "table.md")]) == 0
+    (row,) = json.loads((out / "table.json").read_text())["after_stage_3"]["causal ODE"].values()
+    assert len(row["by_world"]["near"]) == 3
+
+
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(nano: Path) -> None:
     ran: list[str] = []
     config, machine = strict.load(NANO, PipelineConfig), Machine(here=True, device="cpu")
@@ -159,7 +185,7 @@ def test_a_step_that_fails_stops_the_pipeline(tmp_path: Path) -> None:
         ("{kind: encode, name: a, data: b, autoencoder: b}", "reads 'b', which is no earlier step"),
         ("{kind: render, name: ../a, config: configs/data/nano.yaml}", "a name is a folder's"),
         ("{kind: render, name: a, confg: x}", "did you mean 'config'"),
-        ("{kind: paint, name: a}", "expected one of clips, model, render, train"),
+        ("{kind: paint, name: a}", "expected one of clips, model, weights, render"),
         (
             "{kind: each, of: {x: [a]}, steps: [{kind: render, name: '{y}', config: z.yaml}]}",
             "neither `words` nor `of` has 'y'",
@@ -178,7 +204,7 @@ def test_the_settings_of_every_pipeline_are_read_before_its_first_step(path: Pat
     config = strict.load(path, PipelineConfig)
     steps = config.all_steps()
     assert steps[0].kind in ("render", "clips")
-    assert all(_settings(step) for step in steps if step.kind not in ("clips", "model"))
+    assert all(_settings(step) for step in steps if not isinstance(step, Given))
 
 
 def test_words_are_written_into_the_texts_of_steps_and_changed_on_the_command_line() -> None:
@@ -206,8 +232,8 @@ def test_each_writes_its_steps_out_for_every_combination() -> None:
         step.name for step in paper if step.kind == "train" and step.name.startswith("3-from-")
     ]
     assert len(table) == len(set(table)) == 5 * 3
-    evaluated = {step.name for step in paper if step.kind == "evaluate"}
-    assert evaluated == set(paper[-1].reads)
+    measured = {step.name for step in paper if step.kind == "margins"}
+    assert measured == {name for name in paper[-1].reads if name.startswith("margins-")}
 
 
 @pytest.mark.slow
@@ -326,12 +352,48 @@ def test_after_a_failure_no_lane_begins_another_step() -> None:
     assert "a" not in [step.name for step in done]
 
 
-def test_every_lane_has_gpus_of_its_own_unless_they_are_shared() -> None:
-    machine = Machine(processes=2, lanes=2)
-    assert [machine.gpus(lane) for lane in range(2)] == ["0,1", "2,3"]
-    shared = Machine(processes=2, lanes=2, shared=True)
-    assert [shared.gpus(lane) for lane in range(2)] == ["0,1", "0,1"]
-    with pytest.raises(ValueError, match="--shared is for several --lanes"):
-        Machine(shared=True)
+def test_with_keep_going_only_what_reads_a_failed_step_is_left_out() -> None:
+    begun: list[str] = []
+
+    def run(step: Step, _lane: int) -> None:
+        begun.append(step.name)
+        if step.name in ("a", "c"):
+            raise ValueError(f"step {step.name!r} failed")
+
+    steps = _steps(a=(), b=("a",), c=(), d=(), e=("b", "d"), f=("d",))
+    done: list[Step] = []
+    with pytest.raises(ValueError, match="step 'a' failed; step 'c' failed"):
+        done.extend(in_lanes(steps, 1, run, keep_going=True))
+    assert begun == ["a", "c", "d", "f"]
+    assert [step.name for step in done] == ["d", "f"]
+
+
+def test_every_lane_has_gpus_of_its_own_as_long_as_there_are_some() -> None:
+    def gpus(machine: Machine, there: list[str]) -> list[str]:
+        lanes = [machine.environment(lane, there) for lane in range(machine.lanes)]
+        return [lane["CUDA_VISIBLE_DEVICES"] for lane in lanes]
+
+    assert gpus(Machine(processes=2, lanes=2), ["0", "1", "2", "3"]) == ["0,1", "2,3"]
+    assert gpus(Machine(lanes=4), ["4", "7"]) == ["4", "7", "4", "7"]
+    assert Machine(lanes=4).environment(3, []) == {}
+    with pytest.raises(ValueError, match="lanes share GPUs with --processes 1 only"):
+        gpus(Machine(processes=2, lanes=2), ["0", "1"])
     with pytest.raises(ValueError, match="--here is for one process"):
         Machine(lanes=2, here=True)
+
+
+def test_only_named_steps_are_run_with_those_they_read(tmp_path: Path) -> None:
+    ran: list[str] = []
+
+    def pretend(arguments: list[str]) -> int:
+        out = Path(arguments[arguments.index("--out") + 1])
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ("report.json" if arguments[0] == "train" else "manifest.json")).write_text("{}")
+        ran.append(out.name)
+        return 0
+
+    config, machine = strict.load(NANO, PipelineConfig), Machine(here=True)
+    run_pipeline(config, tmp_path / "run", machine, pretend, "2-*-cd")
+    assert ran == ["clips", "autoencoder", "latents", "stage-0", "stage-1", "2-causal-cd"]
+    with pytest.raises(ValueError, match="--only 4-\\*: no step is called so"):
+        run_pipeline(config, tmp_path / "run", machine, pretend, "4-*")
