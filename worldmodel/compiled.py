@@ -91,25 +91,5 @@ def join_projections(network: nn.Module) -> None:
             module.__dict__["project"] = JoinedProjections([module.q, module.k, module.v])
 
 
-class GeluLinear(nn.Module):
-    """GELU, its tanh form, of a linear layer, in the matrix product's own kernel: on CUDA."""
-
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.layer.weight.t(), self.layer.bias
-        out = torch._addmm_activation(bias, x.flatten(0, -2), weight, use_gelu=True)
-        return out.unflatten(0, x.shape[:-1])
-
-
-def join_activations(network: nn.Module) -> None:
-    """GELU within the product before it, in place; for inference on CUDA, after `use_fp8` if at all."""
-    for module in network.modules():
-        if isinstance(module, WanBlock) and isinstance(module.up, nn.Linear):
-            module.__dict__["activated"] = GeluLinear(module.up)
-
-
 def _as_written(geometry: Any) -> Any:
     return geometry

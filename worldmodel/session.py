@@ -32,7 +32,6 @@ from worldmodel.compiled import (
     can_compile,
     compile_function,
     compile_regions,
-    join_activations,
     join_projections,
 )
 from worldmodel.drift import holder
@@ -599,7 +598,6 @@ class WorldSession:
         for network in (self._transformer, self._autoencoder):
             compile_regions(cast(nn.Module, network))
         if self.device.type == "cuda":
-            join_activations(cast(nn.Module, self._transformer))
             chip = torch.cuda.get_device_properties(self.device)
             if chip.major >= HOPPER and self.dtype == torch.bfloat16:
                 mix = MixInParts(chip.multi_processor_count, compile_function(join_parts))

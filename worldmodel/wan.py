@@ -177,10 +177,6 @@ class WanBlock(nn.Module):
         """Queries, keys and values of all heads side by side."""
         return self.q(x), self.k(x), self.v(x)
 
-    def activated(self, x: Tensor) -> Tensor:
-        """The MLP's hidden layer."""
-        return functional.gelu(self.up(x), approximate="tanh")
-
     def text_keys_values(self, text: Tensor) -> Tensor:
         """Keys and values [b 2 s m] of an embedded prompt [b s m]; they serve every frame."""
         return torch.stack([_rms_norm(self.text_k(text), self.text_k_gain), self.text_v(text)], 1)
@@ -218,7 +214,7 @@ class WanBlock(nn.Module):
         return x.unflatten(-1, (self.heads, -1))
 
     def _mlp(self, x: Tensor) -> Tensor:
-        return self.down(self.activated(x))
+        return self.down(functional.gelu(self.up(x), approximate="tanh"))
 
 
 class WanTransformer(nn.Module):

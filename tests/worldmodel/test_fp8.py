@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from worldmodel.fp8 import FLOAT8, LARGEST, check_fp8, quantise
+from tests.worldmodel import tiny_wan
+from worldmodel.compiled import join_projections
+from worldmodel.fp8 import FLOAT8, LARGEST, Fp8Linear, check_fp8, quantise, use_fp8
 
 
 def test_rows_are_scaled_to_fill_the_range_and_keep_three_bits() -> None:
@@ -34,3 +36,12 @@ def test_a_row_of_zeros_stays_zero() -> None:
 def test_a_device_without_8_bit_products_says_so() -> None:
     with pytest.raises(ValueError, match="fp8 needs an NVIDIA GPU"):
         check_fp8(torch.device("cpu"))
+
+
+def test_a_network_that_is_in_8_bits_already_stays_as_it_is() -> None:
+    network = tiny_wan.transformer()
+    join_projections(network)
+    use_fp8(network)
+    parts = [module for module in network.modules() if isinstance(module, Fp8Linear)]
+    use_fp8(network)
+    assert parts and parts == [m for m in network.modules() if isinstance(m, Fp8Linear)]
