@@ -164,7 +164,8 @@ def _circumstances(evaluations: Mapping[str, Tree]) -> list[str]:
     for name, found in evaluations.items():
         how = (
             f"model {found['model']}, commit {found['commit']}, {found['device']},"
-            f" {found['worlds']} worlds, {found['context_frames']} true frames, seed {found['seed']}"
+            f" {found['worlds']} worlds, {found['context_frames']} true frames, seed {found['seed']},"
+            f" told the words {found.get('words', 'of no clip')}"  # older ones told none
         )
         alike.setdefault(how, []).append(name)
     return [f"- {', '.join(names)}: {how}" for how, names in alike.items()]

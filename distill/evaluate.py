@@ -17,6 +17,7 @@ from distill.encode import encode
 from distill.rollout import Views, rollout_frames
 from worldmodel.autoencoder import Autoencoder, frames_to_uint8
 from worldmodel.checkpoint import PlayableConfig
+from worldmodel.prompts import prompt_parts
 from worldmodel.transformer import WorldTransformer, prompt_words
 
 HORIZONS = (1, 4, 8, 16, 32, 64, 128)
@@ -54,6 +55,7 @@ class Extent:
     longest: int = 128  # frames generated after them
     camera_pairs: int = 16  # moments of each clip at which the camera's motion is measured
     steps: tuple[int, ...] = (4, 2, 16)  # beside those the model is played with
+    words: bool = True  # the model is told the prompt of each clip, as it is of a shipped start
 
     def __post_init__(self) -> None:
         if min(self.known, self.clips, self.longest, self.camera_pairs, *self.steps) < 1:
@@ -71,8 +73,13 @@ class Extent:
         return [horizon for horizon in HORIZONS if horizon <= self.longest]
 
 
-def load_truth(clips: ClipSet, model: Model, count: int, frames: int) -> Truth:
-    """The first `count` clips, `frames` frames each, without prompts: as play from a picture is.
+def load_truth(
+    clips: ClipSet, model: Model, count: int, frames: int, *, words: bool = True
+) -> Truth:
+    """The first `count` clips, `frames` frames each.
+
+    With `words` the model is told, all the time, what it has words for of the prompts they begin
+    with: so shipped starts are played. Without, it is told nothing, as from a picture of one's own.
 
     Raises:
         ValueError: if the clips are shorter, or of another size than the model's frames.
@@ -95,14 +102,22 @@ def load_truth(clips: ClipSet, model: Model, count: int, frames: int) -> Truth:
             f" {config.height_px}x{config.width_px} px"
         )
     latents = [encode(model.autoencoder, clip, model.device) for clip in images]
-    no_words = [prompt_words(model.transformer.config.vocabulary, "") or [0.0]] * count
+    prompts = [known_to(model, clips.prompt(clip)) if words else "" for clip in range(count)]
+    vocabulary = model.transformer.config.vocabulary
+    told = [prompt_words(vocabulary, prompt) or [0.0] for prompt in prompts]
     views = Views(
         cameras=torch.from_numpy(stack("cameras")).to(model.device),
         intrinsics=torch.from_numpy(stack("intrinsics")).to(model.device),
-        words=torch.tensor(no_words, device=model.device),
+        words=torch.tensor(told, device=model.device),
     )
     latent = torch.from_numpy(np.stack(latents)).float().to(model.device)
     return Truth(frames=torch.from_numpy(images).to(model.device), latents=latent, views=views)
+
+
+def known_to(model: Model, prompt: str) -> str:
+    """The part of a prompt that the model has words for."""
+    vocabulary = model.transformer.config.vocabulary
+    return ", ".join(part for part in prompt_parts(prompt) if part in vocabulary)
 
 
 def generate(model: Model, known: Tensor, views: Views, steps: int) -> Tensor:

@@ -22,7 +22,7 @@ from distill.clips import ClipSet
 from distill.comparison import has_moved
 from distill.evaluate import Model, Truth, decode_clips, generate, load_truth
 from distill.metrics import gradient_energy, psnr_db
-from distill.result import circumstances, write_result
+from distill.result import circumstances, told_words, write_result
 from worldmodel.autoencoder import frames_to_float
 
 HORIZONS = (1, 4, 8, 16, 32, 64, 128)
@@ -39,6 +39,7 @@ class Extent:
     clips: int = 64
     longest: int = 32  # frames generated after them
     steps: tuple[int, ...] = ()  # none: those the model is played with
+    words: bool = True  # the model is told the prompt of each clip
 
     def __post_init__(self) -> None:
         if min(self.known, self.clips, self.longest, *self.steps) < 1:
@@ -59,7 +60,8 @@ def write_margins(model: Model, clips: ClipSet, extent: Extent, out: Path) -> di
         ValueError: if the clips are too short or of another size than the model's frames.
     """
     began = time.monotonic()
-    truth = load_truth(clips, model, extent.clips, extent.known + extent.longest)
+    frames = extent.known + extent.longest
+    truth = load_truth(clips, model, extent.clips, frames, words=extent.words)
     asked = extent.steps or (model.playable.rollout.steps,)
     rows: dict[str, Any] = {}
     lines = [_line(truth.frames, extent)]
@@ -76,6 +78,7 @@ def write_margins(model: Model, clips: ClipSet, extent: Extent, out: Path) -> di
         "memory": rollout.commit,
         "worlds": len(truth.frames),
         "context_frames": extent.known,
+        "words": told_words(truth),
         "repeated": compared(still, truth, extent),
         "rows": rows,
         "seconds": round(time.monotonic() - began, 1),

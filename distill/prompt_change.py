@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.evaluate import BATCH_FRAMES, SEED, Model, Truth, decode, generate
+from distill.evaluate import BATCH_FRAMES, SEED, Model, Truth, decode, generate, known_to
 from distill.judge import UNSAID, Judge, labels_of
 from distill.long_play import walk_on
 from worldmodel.autoencoder import frames_to_float, frames_to_uint8
@@ -133,12 +133,6 @@ def prompt_change(model: Model, truth: Truth, known: int, asking: Asking) -> Pro
         "judge": asking.measured,
     }
     return PromptChange(numbers, all_asked)
-
-
-def known_to(model: Model, prompt: str) -> str:
-    """The part of a prompt that the model has words for."""
-    vocabulary = model.transformer.config.vocabulary
-    return ", ".join(part for part in prompt_parts(prompt) if part in vocabulary)
 
 
 def _known_words(model: Model, judge: Judge) -> dict[str, list[int]]:

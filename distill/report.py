@@ -88,7 +88,7 @@ def page(result: Result) -> str:
         f" played with {result['steps']} steps, {result['device']}, {result['dtype']}, torch"
         f" {result['torch']}, commit {result['commit']}, seed {result['seed']}. Columns are frames"
         " after the last true one; clips whose camera has not moved by then are left out of PSNR,"
-        " SSIM and perceptual distance.",
+        f" SSIM and perceptual distance. The model was told the words {result['words']}.",
     ]
     for key, title, form in AGAINST_TRUTH:
         lines += ["", f"## {title}", "", *_by_horizon(result["rows"], key, form)]

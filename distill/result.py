@@ -74,6 +74,7 @@ def evaluate(
     result = {
         **circumstances(model),
         "context_frames": extent.known,
+        "words": told_words(truth),
         "worlds": len(truth.frames),
         **headline(rows, own, played.numbers),
         "camera_rotation_error_deg": cameras[name]["rotation_error_deg"],
@@ -95,6 +96,12 @@ def evaluate(
         "seconds": seconds,
     }
     return Evaluation(result, comparison.own, played, [] if change is None else change.asked)
+
+
+def told_words(truth: Truth) -> str:
+    """What the model was told of the worlds: the words it knows, of those that have any."""
+    told = int(truth.views.words.flatten(1).any(1).sum())
+    return f"of {told} of {len(truth.frames)} clips"
 
 
 def circumstances(model: Model) -> dict[str, Any]:

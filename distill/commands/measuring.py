@@ -33,6 +33,9 @@ def _add_measuring(command: Command) -> None:
     evaluate.add_argument("--known", type=int, help="true context frames; default 4")
     evaluate.add_argument("--clips", type=int, help="default 64")
     evaluate.add_argument("--longest", type=int, help="longest horizon, frames; default 128")
+    evaluate.add_argument(
+        "--without-words", action="store_true", help="do not tell the model the clips' prompts"
+    )
     evaluate.add_argument("--camera-pairs", type=int, help="moments of each clip; default 16")
     evaluate.add_argument("--walks", type=int, help="long walks; default 16")
     evaluate.add_argument("--walk-frames", type=int, help="of each; default 1000")
@@ -77,6 +80,7 @@ def _add_table(command: Command) -> None:
     margins.add_argument("--steps", help="several, as in 1,2,4; default: those it is played with")
     margins.add_argument("--known", type=int, help="true context frames; default 4")
     margins.add_argument("--clips", type=int, help="default 64")
+    margins.add_argument("--without-words", action="store_true", help="of the clips' prompts")
     margins.add_argument("--longest", type=int, help="longest horizon, frames; default 32")
     margins.add_argument("--overwrite", action="store_true")
     margins.add_argument("--out", type=Path, required=True, help="a JSON file; a PNG beside it")
@@ -145,6 +149,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     if arguments.steps is not None:
         given["steps"] = tuple(numbers(arguments.steps, "--steps"))
+    given["words"] = not arguments.without_words
     extent = filled(Extent.quick() if arguments.quick else Extent(), given)
     long_play = filled(LongPlay.quick() if arguments.quick else LongPlay(), given)
     clips, model = ClipSet(arguments.data), load_for_evaluation(arguments.model, arguments.device)
@@ -153,7 +158,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     )
     ruler = Ruler(measured_by.playable.name, measured_by.autoencoder.encoder)
     asking = _asking(arguments, clips, extent.known)
-    truth = load_truth(clips, model, extent.clips, extent.known + extent.longest)
+    frames = extent.known + extent.longest
+    truth = load_truth(clips, model, extent.clips, frames, words=extent.words)
     evaluation = evaluate(model, truth, extent, long_play, ruler, asking)
     if arguments.commit:
         evaluation.numbers["commit"] = arguments.commit
@@ -203,6 +209,7 @@ def _margins(arguments: argparse.Namespace) -> None:
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     if arguments.steps is not None:
         given["steps"] = tuple(numbers(arguments.steps, "--steps"))
+    given["words"] = not arguments.without_words
     parts = arguments.autoencoder, arguments.transformer
     model = join_for_evaluation(playable, *parts, arguments.device)
     clips, extent = ClipSet(arguments.data), filled(Extent(), given)

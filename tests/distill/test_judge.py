@@ -14,7 +14,7 @@ from torch import Tensor
 
 from distill.__main__ import main
 from distill.clips import ClipSet, write_manifest, write_shard
-from distill.evaluate import Model, Truth
+from distill.evaluate import Model, Truth, known_to, load_truth
 from distill.judge import UNSAID, WORDS, Judge, JudgeConfig, labels_of, load_judge, save_judge
 from distill.judge_training import (
     JudgeTraining,
@@ -24,7 +24,7 @@ from distill.judge_training import (
     train_judge,
     words_in,
 )
-from distill.prompt_change import WITHIN, Asking, known_to, prompt_change, visible
+from distill.prompt_change import WITHIN, Asking, prompt_change, visible
 from distill.rollout import Views
 from distill.scenes.changes import FRAMES as CHANGE_FRAMES
 from tests.worldmodel import tiny
@@ -215,6 +215,15 @@ def test_a_real_rollout_changes_its_frames_from_the_change_on() -> None:
     assert asked.clips.tolist() == [0, 1], "the third prompt names no hour"
     assert found.numbers["walks"] == 2
     assert len(found.numbers["curve"]["time"]) == WITHIN[-1]
+
+
+def test_an_evaluation_tells_the_model_the_words_it_knows_of_every_clip(tmp_path: Path) -> None:
+    clips = bright_and_dark_clips(tmp_path / "clips")
+    knows = model(("day", "night"))
+    told = load_truth(clips, knows, 3, 3).views.words
+    said = [[float(word in clips.prompt(clip)) for word in ("day", "night")] for clip in range(3)]
+    assert told.tolist() == said and {tuple(row) for row in said} == {(1.0, 0.0), (0.0, 1.0)}
+    assert not load_truth(clips, knows, 3, 3, words=False).views.words.any()
 
 
 def test_words_that_a_model_does_not_know_are_left_out_and_none_shared_is_an_error() -> None:
