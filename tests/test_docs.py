@@ -12,7 +12,7 @@ from distill.__main__ import main
 from distill.clip_facts import facts, problems
 from distill.clips import ClipSet
 from distill.importers.formats import FORMATS
-from distill.pipeline import load_pipeline
+from distill.pipeline_steps import load_pipeline
 from tests.test_readme import ROOT, flags_of
 
 TUTORIALS = ("your-own-world.md", "reproduce-the-paper.md", "clips.md")

@@ -112,7 +112,8 @@ def _moments(arguments: argparse.Namespace) -> None:
 
 def _pipeline(arguments: argparse.Namespace) -> None:
     from distill.__main__ import main
-    from distill.pipeline import Machine, load_pipeline, run_pipeline
+    from distill.pipeline import Machine, run_pipeline
+    from distill.pipeline_steps import load_pipeline
 
     config = load_pipeline(arguments.config, arguments.overrides)
     machine = Machine(

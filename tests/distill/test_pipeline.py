@@ -18,17 +18,8 @@ from PIL import Image
 
 from distill.__main__ import main
 from distill.clips import ClipSet
-from distill.pipeline import (
-    ExportStep,
-    Given,
-    Machine,
-    PipelineConfig,
-    Step,
-    _settings,
-    in_lanes,
-    run_pipeline,
-    summary,
-)
+from distill.pipeline import Machine, _settings, in_lanes, run_pipeline, summary
+from distill.pipeline_steps import ExportStep, Given, PipelineConfig, Step
 from distill.run import load_transformer
 from worldmodel import config as strict
 from worldmodel.session import load_session

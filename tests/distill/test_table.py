@@ -162,7 +162,7 @@ def test_margins_of_a_run_are_measured_without_exporting_it(tmp_path: Path) -> N
 
 
 def test_the_paper_s_table_names_steps_of_its_pipeline() -> None:
-    from distill.pipeline import PipelineConfig
+    from distill.pipeline_steps import PipelineConfig
 
     table = strict.load("configs/table/initialisations.yaml", TableConfig)
     steps = strict.load("configs/pipeline/initialisations.yaml", PipelineConfig).all_steps()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from distill.pipeline import PipelineConfig
+from distill.pipeline_steps import PipelineConfig
 from distill.render import RenderConfig, Walks
 from distill.stages import ModelConfig, StageConfig, load_stage
 from distill.trajectories import TrajectoriesConfig
