@@ -218,6 +218,7 @@ OWNERS = {
     "play": PlayConfig,
     "export": PlayableConfig,
     "pipeline": PipelineConfig,
+    "table": TableConfig,
     "trajectories": TrajectoriesConfig,
 }
 MODELS = sorted((CONFIGS.parent / "assets").glob("*/model.yaml"))
