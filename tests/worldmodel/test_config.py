@@ -12,6 +12,7 @@ import pytest
 from distill.pipeline_steps import PipelineConfig
 from distill.render import RenderConfig, Walks
 from distill.stages import ModelConfig, StageConfig, load_stage
+from distill.table import TableConfig
 from distill.trajectories import TrajectoriesConfig
 from engine.settings import PlayConfig
 from worldmodel import config
