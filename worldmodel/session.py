@@ -50,6 +50,7 @@ from worldmodel.runtime import (
 from worldmodel.sampler import Decoder, Network, NetworkConfig, Sampler, noises, sample
 from worldmodel.stopwatch import Stopwatch
 from worldmodel.transformer import WorldTransformer, read_words
+from worldmodel.turning import Turning
 from worldmodel.types import (
     Camera,
     GeneratorSpec,
@@ -63,9 +64,6 @@ from worldmodel.types import (
 
 ANCHOR_RADIUS_M = 8.0
 ANCHOR_FRAMES = 64
-TURNING_FRAMES = 48  # in which a world turns to new words; by its own drift it would go on for ever
-PUSHED_FRAMES = 24  # in the first of which new words count for more
-PUSH = 2.5  # how much more in the very first, falling to 1
 HOPPER = 9  # compute capability on which attention in parts was measured
 
 
@@ -111,8 +109,7 @@ class WorldSession:
 
     _pending: _Pending | None
     _view: Camera | None  # what the newest frame of `_shown` was seen from
-    _restless: int  # frames that a resting camera still gets, while the world turns to new words
-    _former: Tensor | None  # the words before those
+    _turning: Turning
     _shown: NDArray[np.uint8]
 
     @_gpu_memory_for("this model")
@@ -312,7 +309,7 @@ class WorldSession:
         self._move_anchor_if_far(cameras[0].camera_from_world)
         places = self._places(cameras)
         latent = self._sample(places, self.playable.rollout.steps)
-        self._restless = max(0, self._restless - self._block)
+        self._turning.go_on(self._block)
         return self._show(latent, places, cameras[-1], sampled=True)
 
     @_gpu_memory_for("a frame")
@@ -349,9 +346,9 @@ class WorldSession:
         """
         read = self._read_prompt(prompt)
         self.settle()  # the frame on show was made with the old words
-        self._former = self._prompt.clone() if self._transformer.config.vocabulary else None
+        former = self._prompt.clone() if self._transformer.config.vocabulary else None
         self._condition(read)
-        self._restless = TURNING_FRAMES
+        self._turning = Turning.begun(former)
 
     def times(self) -> StepTimes | None:
         return self._times
@@ -373,8 +370,7 @@ class WorldSession:
             "time": self._time,
             "shown": self._shown.copy(),
             "view": None if self._view is None else _numbers(self._view),
-            "restless": self._restless,
-            "former": None if self._former is None else self._former.cpu(),
+            **self._turning.state(),
         }
 
     @torch.inference_mode()
@@ -399,9 +395,7 @@ class WorldSession:
         self._restore_ring(state)
         self._shown = state["shown"].copy()
         self._view = None if state["view"] is None else _camera(state["view"])
-        self._restless = state.get("restless", 0)  # saves of earlier versions have none
-        former = state.get("former")
-        self._former = None if former is None else former.to(self.device)
+        self._turning = Turning.of_state(state, self.device)
         self._pending = None
 
     def _restore_ring(self, state: dict[str, Any]) -> None:
@@ -429,7 +423,7 @@ class WorldSession:
         self._time = 0  # frames since the anchor was set
         self._pending = None
         self._view = None
-        self._restless, self._former = 0, None
+        self._turning = Turning()
         self._shown = np.zeros((0,), np.uint8)
 
     def _encode(self, image: NDArray[np.uint8]) -> Tensor:
@@ -460,7 +454,7 @@ class WorldSession:
         rollout = self.playable.rollout
         run = self._at(self._ring.filled(self._frame))
 
-        push, former = self._push(), self._former
+        push, former = self._turning.push(), self._turning.former
         if push != 1.0:
             steps = max(1, steps // 2)  # each takes two passes, so a frame takes no longer
 
@@ -481,17 +475,6 @@ class WorldSession:
         levels = flow.levels(steps, rollout.shift)
         latent = sample(denoise, self._noise.take, levels, rollout.solver)
         return self._hold(latent).clone()  # a captured graph owns its output and overwrites it
-
-    def _push(self) -> float:
-        """How much of the difference that other words make is taken, where they are new.
-
-        Classifier-free guidance (arXiv 2207.12598) away from the words before: the frames in memory
-        still say those. It takes a second pass, so it ends; for words of a vocabulary only.
-        """
-        if self._former is None:
-            return 1.0
-        left = self._restless - (TURNING_FRAMES - PUSHED_FRAMES)
-        return 1.0 + (PUSH - 1.0) * max(0, left) / PUSHED_FRAMES
 
     def _show(
         self, latent: Tensor, places: tuple[Tensor, ...], camera: Camera, *, sampled: bool
@@ -530,7 +513,7 @@ class WorldSession:
         view = self._view
         return (
             self.playable.static_world
-            and self._restless == 0
+            and self._turning.left == 0
             and view is not None
             and all(_same(camera, view) for camera in cameras)
         )

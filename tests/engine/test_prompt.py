@@ -19,7 +19,8 @@ from engine.scene import Scene
 from tests.worldmodel import tiny
 from worldmodel import saves
 from worldmodel.sampler import Sampler
-from worldmodel.session import PUSHED_FRAMES, TURNING_FRAMES, WorldSession
+from worldmodel.session import WorldSession
+from worldmodel.turning import PUSHED_FRAMES, TURNING_FRAMES, Turning
 from worldmodel.types import Start
 
 from .test_recording import Restless, play_for, until
@@ -99,16 +100,19 @@ def test_new_words_are_told_from_the_old_in_as_many_passes_until_the_world_has_t
         assert [torch.equal(words, old) for words in passes] == [pushed, False]
 
 
-def test_the_more_new_words_count_the_further_a_frame_is_from_the_one_with_the_old() -> None:
+def test_the_more_new_words_count_the_further_a_frame_is_from_the_one_with_the_old(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     camera, latents = tiny.walk(1)[0], []
     for push in (0.0, 1.0, 2.0):
         world = session()
         world.reset(Start(seed=1, prompt="snowfield"), camera)
         world.set_prompt("golden hour")
-        world._push = lambda push=push: push  # type: ignore[method-assign]
-        places = world._places([camera])
-        world.settle()
-        latents.append(world._sample(places, 1))
+        with monkeypatch.context() as patched:
+            patched.setattr(Turning, "push", lambda _turning, push=push: push)
+            places = world._places([camera])
+            world.settle()
+            latents.append(world._sample(places, 1))
     old, new, further = latents
     assert not torch.equal(old, new)
     assert torch.allclose(further, new + (new - old), atol=1e-4)
