@@ -410,9 +410,7 @@ class WorldSession:
 
     def _begin(self, anchor_from_world: NDArray[np.float64], prompt: str) -> None:
         check_rigid(anchor_from_world)
-        if (
-            prompt != self._conditioned
-        ):  # many layers read a prompt: the next world may say the same
+        if prompt != self._conditioned:  # worlds often begin with the same words
             self._condition(self._read_prompt(prompt))
             self._conditioned = prompt
         self._cache.reset()
@@ -582,7 +580,7 @@ class WorldSession:
             compile_regions(cast(nn.Module, network))
         if self.device.type == "cuda":
             chip = torch.cuda.get_device_properties(self.device)
-            if chip.major >= HOPPER and self.dtype == torch.bfloat16:
+            if chip.major == HOPPER and self.dtype == torch.bfloat16:
                 mix = MixInParts(chip.multi_processor_count, compile_function(join_parts))
                 self._sampler = replace(self._sampler, mix=mix)
                 self._at = partial(_holding, self._sampler)
