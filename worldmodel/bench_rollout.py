@@ -7,6 +7,7 @@ attends to those that are there.
 
 from __future__ import annotations
 
+import gc
 import statistics
 import sys
 import time
@@ -59,18 +60,20 @@ def benchmark(
     parts = replace(parts, playable=replace(parts.playable, cache=context))
     dtype = fastest_dtype(device)
     blank = replace(parts, decoder=BlankDecoder(model.decoder))
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)  # weights were made in float32
     # plain before compiled: what is compiled stays compiled
     slow = _session(blank, device, dtype, capture=False)
     plain = _rollout(slow, latents)
     outputs = _outputs(slow) if fp8 else None
+    del slow  # its memory is not that of play
+    _forget_peak(device)
     fast = _session(blank, device, dtype, compiled=compiled, fp8=fp8)
     undecoded, passes = _rollout(fast, latents), _passes(fast, latents)
     error = None if outputs is None else _relative_error(_outputs(fast), outputs)
     memory = memory_gib(device)
-    del slow, fast
+    del fast
+    _forget_peak(device)
     played = _rollout(_session(parts, device, dtype, compiled=compiled, fp8=fp8), latents)
+    decoded_memory = memory_gib(device)
     ceiling = matmul_tflops(device, dtype)
     work = {n: pass_tflop(model.transformer, rollout.block_frames, n) for n in passes}
     achieved = {n: 1000 * work[n] / passes[n] for n in passes}
@@ -95,9 +98,17 @@ def benchmark(
         "matmul_tflops": round(ceiling, 3),
         "achieved_tflops": round(achieved[longest], 3),
         "achieved_share": round(achieved[longest] / ceiling, 3),
-        "peak_memory_gib": memory_gib(device),
+        "peak_memory_gib": decoded_memory,
         "peak_memory_undecoded_gib": memory,
     }
+
+
+def _forget_peak(device: torch.device) -> None:
+    """So that the next peak is that of the next session alone."""
+    gc.collect()  # captured graphs and the session they belong to refer to each other
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 class BlankDecoder(nn.Module):

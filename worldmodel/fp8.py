@@ -22,17 +22,17 @@ LAYERS = ("o", "text_q", "text_o", "up", "down")  # of a block; queries, keys an
 
 
 class Fp8Linear(nn.Module):
-    """A linear layer with one scale for each row of its weights and of its input."""
+    """A linear layer with one scale for each row of its weights and of its input.
 
-    quantised: Tensor
-    scale: Tensor
+    It stays on the device it was made on, in its precision: its weights are no parameters, so another
+    session that prepares the same network with `.to()` does not turn them into something else.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """`weight` [n m], its sizes multiples of 16 as the product asks."""
         super().__init__()
-        quantised, scale = quantise(weight)
-        self.register_buffer("quantised", quantised, persistent=False)
-        self.register_buffer("scale", scale.t().contiguous(), persistent=False)
+        self.quantised, scale = quantise(weight.detach())
+        self.scale = scale.t().contiguous()
         self.bias = None if bias is None else nn.Parameter(bias.detach(), False)
 
     def forward(self, x: Tensor) -> Tensor:

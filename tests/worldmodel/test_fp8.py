@@ -8,6 +8,7 @@ import torch
 from tests.worldmodel import tiny_wan
 from worldmodel.compiled import join_projections
 from worldmodel.fp8 import FLOAT8, LARGEST, Fp8Linear, check_fp8, quantise, use_fp8
+from worldmodel.runtime import prepare
 
 
 def test_rows_are_scaled_to_fill_the_range_and_keep_three_bits() -> None:
@@ -45,3 +46,14 @@ def test_a_network_that_is_in_8_bits_already_stays_as_it_is() -> None:
     parts = [module for module in network.modules() if isinstance(module, Fp8Linear)]
     use_fp8(network)
     assert parts and parts == [m for m in network.modules() if isinstance(m, Fp8Linear)]
+
+
+def test_preparing_a_network_again_leaves_its_8_bit_layers_in_8_bits() -> None:
+    network = tiny_wan.transformer()
+    join_projections(network)
+    use_fp8(network)
+    prepare(network, torch.device("cpu"), torch.bfloat16)  # as a second session does
+    layers = [module for module in network.modules() if isinstance(module, Fp8Linear)]
+    assert layers
+    assert {layer.quantised.dtype for layer in layers} == {FLOAT8}
+    assert {layer.scale.dtype for layer in layers} == {torch.float32}
