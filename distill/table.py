@@ -98,7 +98,9 @@ def write_table(config: TableConfig, runs: Path, out: Path) -> str:
     """
     table = read_table(config, runs)
     text = page(table)
-    sheet(config, runs).save(out.with_suffix(".jpg"), quality=85)
+    lines = list(_lines(config, runs))
+    if lines:  # a folder may have come from elsewhere with its numbers only
+        sheet(lines).save(out.with_suffix(".jpg"), quality=85)
     write_result(as_numbers(table), out.with_suffix(".json"))
     write_atomically(text + "\n", out)
     return text
@@ -379,9 +381,8 @@ def _listed(values: Values) -> list[float | None]:
     return [None if np.isnan(x) else round(float(x), 3) for x in values]
 
 
-def sheet(config: TableConfig, runs: Path) -> Image.Image:
-    """A line of frames for every student that has one, the truth above all."""
-    lines = list(_lines(config, runs))
+def sheet(lines: Sequence[tuple[str, Image.Image]]) -> Image.Image:
+    """Labelled lines of frames below each other."""
     width = max(picture.width for _, picture in lines)
     height = sum(picture.height + LABEL_PX for _, picture in lines)
     canvas, top = Image.new("RGB", (width, height), "white"), 0
@@ -393,6 +394,7 @@ def sheet(config: TableConfig, runs: Path) -> Image.Image:
 
 
 def _lines(config: TableConfig, runs: Path) -> Iterator[tuple[str, Image.Image]]:
+    """A line of frames for every student that has one, the truth above all."""
     named = [(row.name, name) for row in config.rows for name in row.after]
     named += [(f"{row.name}, stage 2 alone", row.before) for row in config.rows if row.before]
     truth_shown = False

@@ -16,7 +16,15 @@ from distill.evaluate import Truth
 from distill.margins import Extent, compared
 from distill.metrics import psnr_db
 from distill.rollout import Views
-from distill.table import RowConfig, TableConfig, difference, drawn_worlds, page, read_table
+from distill.table import (
+    RowConfig,
+    TableConfig,
+    difference,
+    drawn_worlds,
+    page,
+    read_table,
+    write_table,
+)
 from tests.distill.clip_maker import write_clips
 from worldmodel import config as strict
 from worldmodel.autoencoder import frames_to_float
@@ -116,6 +124,15 @@ def test_the_command_writes_a_page_numbers_and_a_picture(runs: Path, tmp_path: P
     students = 5
     assert Image.open(out.with_suffix(".jpg")).size == (6, (1 + students) * (4 + 14))
     assert main(command) == 2  # nothing is overwritten unasked
+
+
+def test_numbers_that_came_without_pictures_make_a_page_without_one(
+    runs: Path, tmp_path: Path
+) -> None:
+    for picture in runs.glob("*/margins.png"):
+        picture.unlink()
+    write_table(CONFIG, runs, tmp_path / "table.md")
+    assert (tmp_path / "table.md").is_file() and not (tmp_path / "table.jpg").exists()
 
 
 def test_the_interval_covers_the_true_difference_about_as_often_as_it_says() -> None:
