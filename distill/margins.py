@@ -21,6 +21,7 @@ from torch import Tensor
 from distill.clips import ClipSet
 from distill.comparison import has_moved
 from distill.evaluate import Model, Truth, decode_clips, generate, load_truth
+from distill.features import Ruler
 from distill.metrics import gradient_energy, psnr_db
 from distill.result import circumstances, told_words, write_result
 from worldmodel.autoencoder import frames_to_float
@@ -63,12 +64,13 @@ def write_margins(model: Model, clips: ClipSet, extent: Extent, out: Path) -> di
     frames = extent.known + extent.longest
     truth = load_truth(clips, model, extent.clips, frames, words=extent.words)
     asked = extent.steps or (model.playable.rollout.steps,)
+    ruler = Ruler(model.playable.name, model.autoencoder.encoder)
     rows: dict[str, Any] = {}
     lines = [_line(truth.frames, extent)]
     for steps in asked:
         latents = generate(model, truth.latents[:, : extent.known], truth.views, steps)
         made = decode_clips(model, latents)
-        rows[str(steps)] = compared(made, truth, extent)
+        rows[str(steps)] = compared(made, truth, extent, ruler)
         lines.append(_line(made, extent))
     still = truth.frames[:, extent.known - 1 : extent.known].expand_as(truth.frames)
     rollout = model.playable.rollout
@@ -79,7 +81,8 @@ def write_margins(model: Model, clips: ClipSet, extent: Extent, out: Path) -> di
         "worlds": len(truth.frames),
         "context_frames": extent.known,
         "words": told_words(truth),
-        "repeated": compared(still, truth, extent),
+        "ruler": ruler.digest(),
+        "repeated": compared(still, truth, extent, ruler),
         "rows": rows,
         "seconds": round(time.monotonic() - began, 1),
     }
@@ -88,18 +91,22 @@ def write_margins(model: Model, clips: ClipSet, extent: Extent, out: Path) -> di
     return numbers
 
 
-def compared(made: Tensor, truth: Truth, extent: Extent) -> dict[str, dict[str, ByWorld]]:
+def compared(
+    made: Tensor, truth: Truth, extent: Extent, ruler: Ruler
+) -> dict[str, dict[str, ByWorld]]:
     """Frames `made`, uint8 [b f H W 3], against the truth: numbers by horizon and world."""
-    found: dict[str, dict[str, ByWorld]] = {"psnr_db": {}, "gradient_energy_ratio": {}}
+    names = ("psnr_db", "perceptual", "gradient_energy_ratio")
+    found: dict[str, dict[str, ByWorld]] = {name: {} for name in names}
     for horizon in extent.horizons:
         index = extent.known - 1 + horizon
         frame, target = (frames_to_float(x[:, index]) for x in (made, truth.frames))
         moved = has_moved(truth.views.cameras, extent.known - 1, index).tolist()
-        near = psnr_db(frame, target).tolist()
+        near, seen = psnr_db(frame, target).tolist(), ruler.distance(frame, target).tolist()
         energy = (gradient_energy(frame) / gradient_energy(target).mean()).tolist()
-        found["psnr_db"][str(horizon)] = [
-            round(x, 3) if known else None for x, known in zip(near, moved, strict=True)
-        ]
+        for name, values in (("psnr_db", near), ("perceptual", seen)):
+            found[name][str(horizon)] = [
+                round(x, 4) if known else None for x, known in zip(values, moved, strict=True)
+            ]
         found["gradient_energy_ratio"][str(horizon)] = [round(x, 4) for x in energy]
     return found
 

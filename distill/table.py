@@ -26,7 +26,7 @@ Values = NDArray[np.float64]  # [worlds], NaN where nothing is to be predicted
 
 RESAMPLES = 4000
 SEED = 20261122
-ALIKE = ("worlds", "context_frames", "seed")
+ALIKE = ("worlds", "context_frames", "seed", "ruler")
 LABEL_PX = 14  # height of what is written above a line of frames
 
 
@@ -71,10 +71,11 @@ class Student:
 
     near: Values  # PSNR above repeating the last true frame, dB
     far: Values
+    seen: Values  # perceptual distance to the truth at the far horizon
     energy: Values  # gradient energy at the far horizon; their mean is the ratio to the truth's
 
 
-MEASURES = ("near", "far", "energy")
+MEASURES = ("near", "far", "seen", "energy")
 Students = dict[int, Student]  # by number of steps
 
 
@@ -172,8 +173,10 @@ def _students(
             near, far = str(config.near), str(config.far)
             if not {near, far} <= margins.keys():
                 raise ValueError(f"{name}: not measured at horizons {near} and {far}")
-            energy = _array(row["gradient_energy_ratio"][far])
-            students[int(steps)] = Student(margins[near], margins[far], energy)
+            seen, energy = (
+                _array(row[key][far]) for key in ("perceptual", "gradient_energy_ratio")
+            )
+            students[int(steps)] = Student(margins[near], margins[far], seen, energy)
     return students
 
 
@@ -219,7 +222,7 @@ def page(table: Table) -> str:
     """Markdown."""
     config, how = table.config, table.circumstances
     head = [
-        f"{steps_name(steps)}: h{config.near}, dB | h{config.far}, dB | energy h{config.far}"
+        f"{steps_name(steps)}: h{config.near}, dB | h{config.far}, dB | seen | energy"
         for steps in config.steps
     ]
     lines = [
@@ -228,8 +231,8 @@ def page(table: Table) -> str:
         f"{how['worlds']} held-out worlds, {how['context_frames']} true frames, {how['device']},"
         f" {how['dtype']}, torch {how['torch']}, commit {how['commit']}, seed {how['seed']}. dB: PSNR"
         f" above repeating the last true frame, {config.near} and {config.far} frames after it."
-        " Energy: gradient energy of the picture, of the truth's (1: as sharp; a blurry picture wins"
-        " in PSNR).",
+        f" The others at {config.far}. Seen: perceptual distance to the truth (0: equal). Energy:"
+        " gradient energy of the picture, of the truth's (1: as sharp; a blurry picture wins in PSNR).",
     ]
     for title, group in (("After stage 3", table.after), ("Stage 2 alone", table.before)):
         rows = {name: students for name, students in group.items() if students}
@@ -266,8 +269,8 @@ def _cells(config: TableConfig, rows: Mapping[str, Students]) -> list[list[str]]
             if student is None:
                 cells += [""] * len(MEASURES)
                 continue
-            near, far, energy = (float(np.nanmean(getattr(student, key))) for key in MEASURES)
-            cells += [f"{near:+.2f}", f"{far:+.2f}", f"{energy:.2f}"]
+            near, far, seen, energy = (float(np.nanmean(getattr(student, k))) for k in MEASURES)
+            cells += [f"{near:+.2f}", f"{far:+.2f}", f"{seen:.3f}", f"{energy:.2f}"]
         body.append(cells)
     return body
 
@@ -281,8 +284,9 @@ def _differences(config: TableConfig, rows: Mapping[str, Students], worlds: int)
         cells = [name]
         for steps in config.steps:
             found = _apart(students.get(steps), rows[config.reference].get(steps), draws)
-            for value, low, high in found.values():
-                text = f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
+            for key, (value, low, high) in found.items():
+                digits = 3 if key == "seen" else 2
+                text = f"{value:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
                 cells.append(f"**{text}**" if low * high > 0 else text)
             cells += [""] * (len(MEASURES) - len(found))
         body.append(cells)

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from distill.__main__ import main
 from distill.evaluate import Truth
+from distill.features import Ruler
 from distill.margins import Extent, compared
 from distill.metrics import psnr_db
 from distill.rollout import Views
@@ -49,9 +51,10 @@ def _write_margins(folder: Path, steps: int, psnr: Any, **changes: Any) -> None:
     psnr = [float(x) for x in np.broadcast_to(psnr, WORLDS)]
     repeated = [*[10.0] * (WORLDS - 1), None]  # in the last world nothing moves
     values = {"psnr_db": [*psnr[:-1], None], "gradient_energy_ratio": [0.5] * WORLDS}
+    values["perceptual"] = [*[0.2] * (WORLDS - 1), None]
     numbers = {
         "model": "m", "commit": "c", "device": "d", "dtype": "float32", "torch": "t", "seed": 1,
-        "worlds": WORLDS, "context_frames": 4,
+        "worlds": WORLDS, "context_frames": 4, "ruler": "r",
         "repeated": {"psnr_db": {"8": repeated, "32": repeated}},
         "rows": {str(steps): {name: {"8": x, "32": x} for name, x in values.items()}},
     }  # fmt: skip
@@ -87,8 +90,8 @@ def test_a_difference_that_every_world_shows_is_told_from_one_that_worlds_make(r
     (row,) = (line for line in text.splitlines() if line.startswith("| ode | **"))
     cells = row.split(" | ")
     assert cells[1] == "**-0.50 (-0.50 to -0.50)**"  # 1 step: half a decibel in every world
-    assert cells[4].startswith("+0.5") and "(-" in cells[4]  # 2 steps: the other way round in half
-    assert "| cd | +3.73 | +3.73 | 0.50 | +3.73 | +3.73 | 0.50 |" in text  # without the last world
+    assert cells[5].startswith("+0.5") and "(-" in cells[5]  # 2 steps: the other way round in half
+    assert "| cd | +3.73 | +3.73 | 0.200 | 0.50 | +3.73 |" in text  # without the last world
 
 
 def test_curation_and_all_gpus_count_and_compilation_stands_apart(runs: Path) -> None:
@@ -153,11 +156,17 @@ def test_frames_are_compared_world_by_world_and_not_where_nothing_moves() -> Non
     views = Views(cameras=cameras, intrinsics=torch.zeros(2, 6, 4), words=torch.zeros(2, 1))
     made = frames.flip(0)
     truth = Truth(frames=frames, latents=torch.zeros(2, 6, 1, 1), views=views)
-    found = compared(made, truth, Extent(known=2, longest=4))
+    encoder = nn.Module()
+    encoder.layers = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 4, 2, 2))
+    ruler = Ruler("r", encoder)
+    found = compared(made, truth, Extent(known=2, longest=4), ruler)
     expected = psnr_db(*(frames_to_float(x[:1, 5]) for x in (made, frames)))
     assert found["psnr_db"]["4"] == [pytest.approx(float(expected), abs=1e-3), None]
-    own = compared(frames, truth, Extent(known=2, longest=4))["gradient_energy_ratio"]["1"]
-    assert sum(x or 0.0 for x in own) / 2 == pytest.approx(1.0, abs=1e-4)
+    assert found["perceptual"]["4"][0] > 0.0 and found["perceptual"]["4"][1] is None
+    own = compared(frames, truth, Extent(known=2, longest=4), ruler)
+    assert own["perceptual"]["4"] == [0.0, None]
+    energies = own["gradient_energy_ratio"]["1"]
+    assert sum(x or 0.0 for x in energies) / 2 == pytest.approx(1.0, abs=1e-4)
 
 
 def test_margins_of_a_run_are_measured_without_exporting_it(tmp_path: Path) -> None:
