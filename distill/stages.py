@@ -196,14 +196,25 @@ def build_network(
         if init is not None:
             assign_transformer(transformer, init)
         return transformer
-    autoencoder = Autoencoder(model.autoencoder)  # what frames look like is measured again
-    if isinstance(stage.objective, ReconstructionConfig) and stage.objective.part == "decoder":
-        autoencoder.keep_latents()
+    return _autoencoder(stage, model.autoencoder, init)
+
+
+def _autoencoder(stage: StageConfig, config: AutoencoderConfig, init: Path | None) -> Autoencoder:
+    """What frames look like is measured again after training, unless their latents stay."""
+    objective, weights = stage.objective, {}
+    latents_stay = isinstance(objective, ReconstructionConfig) and objective.part == "decoder"
     if init is not None:
         found, weights = load_tensors(init, "autoencoder", AutoencoderConfig)
-        weights = {key: w for key, w in weights.items() if not key.startswith("latent_moments.")}
-        if found != model.autoencoder:
+        if found != config:
             raise ValueError(f"{init}: its autoencoder has another architecture: {found}")
+        if not latents_stay:
+            weights = {
+                key: w for key, w in weights.items() if not key.startswith("latent_moments.")
+            }
+    autoencoder = Autoencoder.of(config, weights)
+    if latents_stay:
+        autoencoder.keep_latents()
+    if init is not None:
         assign(autoencoder, weights, str(init))
     return autoencoder
 

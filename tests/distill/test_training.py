@@ -329,6 +329,8 @@ def test_training_the_decoder_alone_leaves_every_latent_as_it_was(tmp_path: Path
         latents = before.encode(frames)
         assert torch.equal(after.encode(frames), latents)
         assert not torch.equal(after.decode(latents), before.decode(latents))
+    assert before.latent_moments is not None and after.latent_moments is not None
+    torch.testing.assert_close(after.latent_moments.mean, before.latent_moments.mean)
 
 
 def test_a_run_with_accumulated_steps_reads_every_batch_once(tmp_path: Path) -> None:
