@@ -12,11 +12,12 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from distill.encode import encode
-from distill.evaluate import SEED, Model, decode
+from distill.evaluate import SEED, Model, decode, known_to
 from distill.render import Walk, Walks, walk_truth
 from distill.rollout import Views, rollout
 from distill.scenes.mix import WorldMix
 from distill.scenes.renderer import Renderer
+from distill.scenes.world import make_world
 from worldmodel import config as strict
 from worldmodel.autoencoder import frames_to_uint8
 from worldmodel.transformer import prompt_words
@@ -42,7 +43,8 @@ def _pair(
 ) -> NDArray[np.uint8]:
     truth, cameras, lens = walk_truth(renderer, walk, worlds)
     intrinsics = torch.tensor([lens.fx, lens.fy, lens.cx, lens.cy]).expand(1, len(truth), 4)
-    words = prompt_words(model.transformer.config.vocabulary, "") or [0.0]
+    prompt = known_to(model, make_world(walk.world, mix=worlds).prompt)  # as a start is played
+    words = prompt_words(model.transformer.config.vocabulary, prompt) or [0.0]
     views = Views(
         cameras=torch.from_numpy(cameras)[None].to(model.device),
         intrinsics=intrinsics.to(model.device),
