@@ -134,9 +134,9 @@ class Recall:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from a `state`: of a smaller bank, or the newest frames of a larger one. {}: of none."""
+        """Go on from a `state`, with the newest frames of a larger bank; {} is the state of none."""
         self.reset()
-        if not state:
+        if "numbers" not in state:
             return
         newest = slice(-self.config.bank_frames, None)
         self._beside, numbers = list(state["beside"]), state["numbers"][newest]
@@ -233,7 +233,7 @@ def _seen(to_from: Numbers, from_lenses: Numbers, to_lenses: Numbers) -> Numbers
     """
     matrices = _matrices(to_lenses) @ to_from[:, :3] @ np.linalg.inv(_matrices(from_lenses, 4))
     projected = matrices.swapaxes(0, 1).reshape(-1, 4).astype(np.float32) @ _points()
-    u, v, depth = projected.reshape(3, len(to_from), -1)
+    u, v, depth = projected.reshape(3, len(to_from), _points().shape[1])
     across, down = (u >= 0.0) & (u <= depth), (v >= 0.0) & (v <= depth)
     return np.mean(across & down & (depth > NEAREST_M), axis=1)
 

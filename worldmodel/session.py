@@ -420,6 +420,7 @@ class WorldSession:
         self._set_anchor(state["anchor"])
         self._frame, self._time = state["frame"], state["time"]
         self._restore_ring(state)
+        self._cache.set_filled(self._held())
         self._shown = state["shown"].copy()
         self._view = None if state["view"] is None else _camera(state["view"])
         self._turning = Turning.of_state(state, self.device)
