@@ -106,7 +106,7 @@ def rollout_frames(
     hold = holder(autoencoder, how.drift_limit)
     passes = Passes(sampler.denoise, sampler.commit, sampler.commit_own)
     ring = Ring(cache_config, cache_config.sink_frames)
-    recall = None if how.recall is None else Recall(how.recall, context.shape[2:], device)
+    recall = Recall.of(how.recall, context.shape[2:], device)
     for index, places in enumerate(_places(transformer, views, sampler)):
         at = (words_at(views.words, index, index + 1), *places)
         if index == 0 and worth_capturing(device, len(slots)):

@@ -84,6 +84,12 @@ class Recall:
         self._numbers = np.zeros(size, np.int64)  # of the frames in their world
         self.reset()
 
+    @staticmethod
+    def of(
+        config: RecallConfig | None, latent_shape: Sequence[int], device: torch.device
+    ) -> Recall | None:
+        return None if config is None else Recall(config, latent_shape, device)
+
     def reset(self) -> None:
         """Forget all."""
         self._kept = 0  # frames ever; the next one's row is that modulo the size

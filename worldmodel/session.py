@@ -175,7 +175,7 @@ class WorldSession:
         self._windows = windows_of(window, self._block) if adapts else (window,)
         shape = (1, self._block, config.tokens_per_frame, config.latent_channels)
         self._noise = Noise(shape, device)
-        self._recall = rollout.recall and Recall(rollout.recall, shape[2:], device)
+        self._recall = Recall.of(rollout.recall, shape[2:], device)
         self._stopwatch = Stopwatch(device)
         self._times: StepTimes | None = None
         mix = mix_by_matmul if device.type == "cpu" else mix_on_gpu

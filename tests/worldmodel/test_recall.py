@@ -38,12 +38,6 @@ def _overlap(a: Camera, b: Camera) -> float:
     return float(overlap(a, b.camera_from_world[None], lenses)[0])
 
 
-def _there_and_back(turns: int = 9, step_deg: float = 15.0) -> list[Camera]:
-    """Looks away until nothing of the beginning is seen, and back."""
-    yaws = [step_deg * turn for turn in range(turns)]
-    return [_camera(yaw) for yaw in (*yaws, *reversed(yaws[:-1]))]
-
-
 def _playable(recall: RecallConfig | None = RECALL, commit: str = "clean") -> PlayableConfig:
     config = tiny.playable()
     rollout = replace(config.rollout, recall=recall, commit=commit, solver="consistency")  # type: ignore[arg-type]
@@ -184,7 +178,7 @@ def test_it_is_off_unless_a_model_says_otherwise_and_reads_from_yaml() -> None:
 
 @pytest.mark.parametrize("commit", ["clean", "own"])
 def test_frames_are_those_without_recall_until_something_comes_back(commit: str) -> None:
-    cameras = _there_and_back()
+    cameras = tiny.there_and_back()
     found = []
     for recall in (RECALL, None):
         session = _session(recall, commit)
@@ -197,7 +191,7 @@ def test_frames_are_those_without_recall_until_something_comes_back(commit: str)
 
 def test_what_comes_back_lies_there_as_if_committed_now_one_frame_old() -> None:
     """After moves of the anchor and frames in which it only stayed."""
-    session = _begun(_session(), _there_and_back())
+    session = _begun(_session(), tiny.there_and_back())
     session.step([_camera(1.0)])
     session.settle()
     session.move_anchor(_camera(1.0, 0.5).camera_from_world)
@@ -221,7 +215,7 @@ def _play(session: WorldSession, cameras: list[Camera]) -> NDArray[np.uint8]:
 def test_a_state_with_frames_beside_the_window_is_restored_bit_for_bit(
     tmp_path: Path, commit: str
 ) -> None:
-    cameras = _there_and_back()
+    cameras = tiny.there_and_back()
     session = _begun(_session(commit=commit), cameras[:14])
     state = session.snapshot()
     assert state["recall"]["beside"]
@@ -235,7 +229,7 @@ def test_a_state_with_frames_beside_the_window_is_restored_bit_for_bit(
 
 
 def test_moving_the_anchor_leaves_the_frames_that_follow_unchanged() -> None:
-    cameras = _there_and_back()
+    cameras = tiny.there_and_back()
     plain, moved = (_begun(_session(), cameras[:14]) for _ in range(2))
     moved.move_anchor(_camera(70.0, 3.0).camera_from_world)
     a, b = (_play(session, cameras[14:]).astype(int) for session in (plain, moved))
@@ -244,7 +238,7 @@ def test_moving_the_anchor_leaves_the_frames_that_follow_unchanged() -> None:
 
 @pytest.mark.parametrize("commit", ["clean", "own"])
 def test_a_change_of_the_window_puts_away_and_then_brings_back_again(commit: str) -> None:
-    cameras = _there_and_back()
+    cameras = tiny.there_and_back()
     session = _begun(_session(commit=commit), cameras[:14])
     recall = session._recall
     assert recall is not None and recall.held == 2
@@ -263,7 +257,7 @@ def test_a_change_of_the_window_puts_away_and_then_brings_back_again(commit: str
 
 
 def test_new_words_and_a_new_world_forget_what_was_seen_before() -> None:
-    cameras = _there_and_back()
+    cameras = tiny.there_and_back()
     session = _begun(_session(), cameras[:14])
     recall = session._recall
     assert recall is not None and recall.held
@@ -279,7 +273,7 @@ def test_new_words_and_a_new_world_forget_what_was_seen_before() -> None:
 
 
 def test_saves_from_before_go_on_with_recall_and_those_with_it_go_on_without() -> None:
-    cameras = _there_and_back()
+    cameras = tiny.there_and_back()
     old, new = _begun(_session(None), cameras[:14]), _begun(_session(), cameras[:14])
     later, plain = _session(), _session(None)
     later.restore(old.snapshot())
@@ -300,7 +294,7 @@ def test_saves_from_before_go_on_with_recall_and_those_with_it_go_on_without() -
 
 
 def test_a_rollout_for_evaluation_brings_back_what_a_session_does() -> None:
-    cameras, session = _there_and_back(), _session()
+    cameras, session = tiny.there_and_back(), _session()
     picture = np.random.default_rng(0).integers(0, 255, (32, 64, 3), np.uint8)
     shown = [session.reset(Start(seed=3, image=picture), cameras[0])]
     shown += [session.step([camera])[0] for camera in cameras[1:]]
@@ -331,7 +325,7 @@ def test_a_rollout_for_evaluation_brings_back_what_a_session_does() -> None:
 
 def test_clips_of_a_batch_bring_back_their_own_frames() -> None:
     """The first is looked around in; the second walks on, so that nothing of it is seen again."""
-    around, on = _there_and_back(), [_camera(0.0, 6.0 * step) for step in range(17)]
+    around, on = tiny.there_and_back(), [_camera(0.0, 6.0 * step) for step in range(17)]
     poses = np.array([[c.camera_from_world for c in clip] for clip in (around, on)])
     lens = tiny.LENS
     views = Views(
