@@ -19,6 +19,7 @@ from worldmodel.kv_cache import CacheConfig, KVCache, Ring
 from worldmodel.recall import Recall, Shown, bring_back
 from worldmodel.sampler import Sampler, sample
 from worldmodel.transformer import WorldTransformer, words_at
+from worldmodel.turning import TURNING_FRAMES
 from worldmodel.types import Camera, Intrinsics
 
 ANCHOR_FRAMES = 16
@@ -135,7 +136,10 @@ def rollout_frames(
             passes.commit_own(slot)
         else:
             passes.commit(latent, full[0.0], slot, *at)
-        if recall is not None:
+        if recall is not None and _told_new_words(views, index):
+            recall.reset()
+            cache.set_filled(ring.filled(index + 1))
+        elif recall is not None and not _turns(views, index):
             shown = Shown(latent, views.camera(index), index)
             age = recall.config.age_frames
             commit = partial(_commit_alone, sampler, transformer, views, index, age)
@@ -163,6 +167,17 @@ def captured(sampler: Sampler, latent: Tensor, level: Tensor, slot: Tensor, at: 
     commit_own = CudaGraph(sampler.commit_own, (slot,))
     sampler.cache.reset()
     return Passes(denoise, commit, commit_own)
+
+
+def _told_new_words(views: Views, index: int) -> bool:
+    words = views.words
+    return words.ndim == 3 and index > 0 and not torch.equal(words[:, index], words[:, index - 1])
+
+
+def _turns(views: Views, index: int) -> bool:
+    """Whether the world still turns to new words after frame `index`, as a session says."""
+    since = range(max(index - TURNING_FRAMES + 2, 0), index + 1)
+    return any(_told_new_words(views, frame) for frame in since)
 
 
 def _commit_alone(
