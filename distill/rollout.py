@@ -66,7 +66,6 @@ def rollout(
     return torch.cat(list(frames), dim=1)
 
 
-@torch.no_grad()
 def rollout_frames(
     transformer: WorldTransformer,
     autoencoder: Autoencoder,
@@ -79,25 +78,43 @@ def rollout_frames(
 ) -> Iterator[Tensor]:
     """The same, frame by frame [b 1 p c], the context first: what is made is nowhere kept.
 
-    Clips of a model that brings past frames back are made one beside the other: each has its own.
+    Clips of a model that brings past frames back are made one beside the other, as each has its own;
+    of the same noise as in a batch.
     """
-    if how.recall is not None and len(context) > 1:
-        clips = [
-            rollout_frames(
-                *(transformer, autoencoder, cache_config, context[nth : nth + 1], views.clip(nth)),
-                how=how,
-                seed=seed + nth,
-            )
-            for nth in range(len(context))
-        ]
-        yield from (torch.cat(frames) for frames in zip(*clips, strict=True))
+    model = transformer, autoencoder, cache_config
+    if how.recall is None:
+        yield from _frames(*model, context, views, how, _noise(context, seed))
         return
+    clips = [
+        _frames(*model, clip, views.clip(nth), how, _noise(context, seed, nth))
+        for nth, clip in enumerate(context.split(1))
+    ]
+    yield from (torch.cat(frames) for frames in zip(*clips, strict=True))
+
+
+def _noise(like: Tensor, seed: int, clip: int | None = None) -> Callable[[], Tensor]:
+    """What draws noise for a frame [b 1 p c] of a batch like [b f p c]; or of one `clip`, the same."""
+    random = torch.Generator(like.device).manual_seed(seed)
+    shape = (like.shape[0], 1, *like.shape[2:])
+    rows = slice(None) if clip is None else slice(clip, clip + 1)
+    return lambda: torch.randn(shape, generator=random, device=like.device)[rows]
+
+
+@torch.no_grad()
+def _frames(
+    transformer: WorldTransformer,
+    autoencoder: Autoencoder,
+    cache_config: CacheConfig,
+    context: Tensor,
+    views: Views,
+    how: RolloutConfig,
+    fresh_noise: Callable[[], Tensor],
+) -> Iterator[Tensor]:
     device, (b, known) = context.device, context.shape[:2]
     beside = 0 if how.recall is None else how.recall.frames
     cache = _cache(transformer, cache_config.widened(beside), b, device)
     mix = mix_by_matmul if device.type == "cpu" else mix_fused  # as a session does
     sampler = Sampler(transformer, autoencoder, cache, mix)
-    noise = torch.Generator(device).manual_seed(seed)
     levels = flow.schedule(how.steps, how.shift).tolist()
     first_levels = flow.schedule(how.first_frame_steps, how.shift).tolist()
     full = {x: torch.full((b, 1), x, device=device) for x in {0.0, *levels, *first_levels}}
@@ -122,9 +139,6 @@ def rollout_frames(
             one_step: Callable[..., Tensor] = passes.denoise,
         ) -> Tensor:
             return one_step(latent, full[now], full[to], *at)
-
-        def fresh_noise() -> Tensor:
-            return torch.randn(shape, generator=noise, device=device)
 
         slot = slots[index : index + 1]
         if index < known:

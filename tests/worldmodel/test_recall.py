@@ -325,11 +325,10 @@ def test_clips_of_a_batch_bring_back_their_own_frames() -> None:
     on = [_camera(0.0, 6.0 * step) for step in range(17)]
     views = _views(tiny.there_and_back(), on)
     start = torch.randn(2, 1, 8, 4, generator=torch.Generator().manual_seed(0))
-    around, ahead = _rolled(views, start, RECALL).split(1)
-    assert torch.equal(around, _rolled(views.clip(0), start[:1], RECALL))
-    without = _rolled(views.clip(0), start[:1], None)
-    assert not torch.allclose(around[:, -1], without[:, -1], atol=1e-2)
-    assert not torch.allclose(around[:, -1], ahead[:, -1], atol=1e-2)
+    recalled, without = (_rolled(views, start, recall) for recall in (RECALL, None))
+    assert torch.allclose(recalled[:, :9], without[:, :9], atol=1e-4)  # of the same noise
+    assert torch.allclose(recalled[1], without[1], atol=1e-4)
+    assert not torch.allclose(recalled[0], without[0], atol=1e-2)
 
 
 def test_a_rollout_forgets_under_new_words_as_a_session_does() -> None:
