@@ -225,10 +225,10 @@ class KVCache:
             values.copy_(on_values(values))
 
     def map_keys(self, on_keys: Callable[[Tensor], Tensor], slots: range) -> None:
-        """Rewrite the keys of some slots in place, layer by layer [b g k d]."""
+        """Rewrite the keys of some slots in place, those of all layers at once [layers*b g k d]."""
         p = self.tokens_per_frame
-        for keys in self.keys[..., slots.start * p : slots.stop * p, :]:
-            keys.copy_(on_keys(keys))
+        keys = self.keys[..., slots.start * p : slots.stop * p, :].flatten(0, 1)
+        keys.copy_(on_keys(keys))
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the contents."""

@@ -116,10 +116,11 @@ class Recall:
         """
         rows = len(self.known)
         overlaps = overlap(shown.camera, self._poses[:rows], self._lenses[:rows])
-        change = self._choose(overlaps, left)
         if rows == 0 or overlaps.max() < self.config.new_overlap:
-            self._keep(shown)
-        return change
+            row = self._keep(shown)  # before the choice: what gives way cannot come back
+            overlaps = np.resize(overlaps, len(self.known))
+            overlaps[row] = 1.0
+        return self._choose(overlaps, left)
 
     def frame(self, slot: int) -> tuple[Tensor, Camera]:
         """Latent [1 1 p c], float32, and camera of the frame that belongs into a slot."""
@@ -182,13 +183,15 @@ class Recall:
         self._beside[worst] = best
         return worst
 
-    def _keep(self, shown: Shown) -> None:
+    def _keep(self, shown: Shown) -> int:
+        """In which row."""
         row = self._kept % self.config.bank_frames
         self._latents[row].copy_(shown.latent[0, 0])
         self._poses[row] = shown.camera.camera_from_world
         self._lenses[row] = astuple(shown.camera.intrinsics)
         self._numbers[row] = shown.number
         self._kept += 1
+        return row
 
 
 def bring_back(

@@ -122,6 +122,14 @@ def test_at_most_one_frame_comes_back_at_a_time_the_one_that_sees_most_first() -
     assert camera.intrinsics == tiny.LENS
 
 
+def test_a_frame_that_gives_way_in_the_bank_is_not_the_one_that_comes_back() -> None:
+    bank = _bank(bank_frames=2, new_overlap=0.8)
+    for number, yaw in enumerate((0.0, 120.0)):
+        bank.follow(Shown(_latent(), _camera(yaw), number), range(0))
+    change = bank.follow(Shown(_latent(), _camera(20.0), 2), range(2))  # sees most of frame 0
+    assert sorted(bank.known) == [1, 2] and change.put is None
+
+
 def test_what_is_not_seen_any_more_leaves_and_the_others_close_the_gap() -> None:
     bank = _bank(frames=3)
     for number, yaw in enumerate((0.0, 20.0, 40.0)):
