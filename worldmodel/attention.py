@@ -285,6 +285,23 @@ class Committing:
         self.cache.write(self.layer, cache_layout(k), cache_layout(v), self.slot)
 
 
+class CommittingAlone:
+    """A clean frame is written into its slot and attends to itself only, as the first of a world does.
+
+    So what it leaves does not depend on when it is committed.
+    """
+
+    def __init__(self, cache: KVCache, layer: int, slot: Tensor, mix: Mix = mix_fused) -> None:
+        self.cache, self.layer, self.slot, self.mix = cache, layer, slot, mix
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self.write(k, v)
+        return attend_grouped(self.mix, q, cache_layout(k), cache_layout(v), None)
+
+    def write(self, k: Tensor, v: Tensor) -> None:
+        self.cache.write(self.layer, cache_layout(k), cache_layout(v), self.slot)
+
+
 def attend_grouped(
     mix: Mix, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None
 ) -> Tensor:

@@ -19,7 +19,7 @@ from worldmodel.compiled import compile_function
 from worldmodel.cuda_graph import CudaGraph, SideStream
 from worldmodel.sampler import Commit, Sampler
 
-Name = Literal["denoise", "commit", "commit_own"]
+Name = Literal["denoise", "commit", "commit_own", "commit_alone"]
 
 
 class CapturedSampler:
@@ -37,10 +37,12 @@ class CapturedSampler:
         commit: Commit,
         hold: Callable[[Tensor], Tensor] | None,
         compiled: bool,
+        recalls: bool = False,
     ) -> None:
         """`frame`: latents [1 n p c] on the GPU; poses, intrinsics and times of `Network.geometry`.
 
-        `hold`: what is done with every latent that was made (`drift.py`), if anything.
+        `hold`: what is done with every latent that was made (`drift.py`), if anything. `recalls`: there
+        is a use for `commit_alone`.
         """
         latent, *cameras = frame
         self._sampler, self._block = sampler, latent.shape[1]
@@ -60,6 +62,9 @@ class CapturedSampler:
                 self._capture("commit", held, bound.commit, (latent, level, slots))
             if commit == "own":
                 self._capture("commit_own", held, bound.commit_own, (slots,))
+        if recalls:
+            bound = _Bound(sampler, self.words, self.places)
+            self._capture("commit_alone", 0, bound.commit_alone, (latent, level, slots))
         self.hold = None if hold is None else CudaGraph(hold, (latent,), pool=self._pool)
         self.beside: Callable[[], AbstractContextManager[None]] = nullcontext
         self.decode: Callable[[Tensor], Tensor] = sampler.decode
@@ -108,6 +113,10 @@ class CapturedFrame:
         """See `Sampler.commit`."""
         return self.graphs["commit", self.held](latent, sigma, slot)
 
+    def commit_alone(self, latent: Tensor, sigma: Tensor, slot: Tensor, *_fixed: Tensor) -> Tensor:
+        """See `Sampler.commit_alone`."""
+        return self.graphs["commit_alone", 0](latent, sigma, slot)
+
     def commit_own(self, slot: Tensor) -> Tensor:
         """See `Sampler.commit_own`."""
         return self.graphs["commit_own", self.held](slot)
@@ -124,6 +133,9 @@ class _Bound:
 
     def commit(self, latent: Tensor, sigma: Tensor, slot: Tensor) -> Tensor:
         return self._sampler.commit(latent, sigma, slot, self._words, *self._places)
+
+    def commit_alone(self, latent: Tensor, sigma: Tensor, slot: Tensor) -> Tensor:
+        return self._sampler.commit_alone(latent, sigma, slot, self._words, *self._places)
 
     def commit_own(self, slot: Tensor) -> Tensor:
         return self._sampler.commit_own(slot)

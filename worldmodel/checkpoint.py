@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from worldmodel import config as strict
 from worldmodel.autoencoder import Autoencoder, AutoencoderConfig
 from worldmodel.kv_cache import CacheConfig
+from worldmodel.recall import RecallConfig
 from worldmodel.sampler import Commit, Solver
 from worldmodel.transformer import TransformerConfig, WorldTransformer
 from worldmodel.types import Intrinsics, MotionLimits
@@ -46,10 +47,16 @@ class RolloutConfig:
     drift_limit: float | None = (
         None  # Mahalanobis distance of a frame's moments; worldmodel/drift.py
     )
+    recall: RecallConfig | None = None  # past frames that are brought back; worldmodel/recall.py
 
     def __post_init__(self) -> None:
         if self.drift_limit is not None and self.drift_limit <= 0.0:
             raise ValueError(f"drift_limit must be positive or null, got {self.drift_limit}")
+        if self.recall is not None and self.block_frames > 1:
+            raise ValueError(
+                f"rollout.recall is for models that make one frame at a time, not blocks of"
+                f" {self.block_frames}; set it to null"
+            )
         if self.block_frames < 1:
             raise ValueError(f"block_frames must be at least 1, got {self.block_frames}")
         if self.steps < 1 or self.first_frame_steps < 1:

@@ -31,6 +31,10 @@ class CacheConfig:
     def slots(self) -> int:
         return self.sink_frames + self.window_frames
 
+    def widened(self, more: int) -> CacheConfig:
+        """With `more` slots, which then lie behind those of a ring of this one."""
+        return replace(self, window_frames=self.window_frames + more)
+
     def slot(self, frame: int) -> int:
         """Where frame number `frame` of a world is kept."""
         return Ring(self, self.sink_frames).slot(frame)
@@ -66,6 +70,20 @@ class Ring:
         sinks = range(min(frames, self.config.sink_frames))
         kept = [self.slot(frame) for frame in (*sinks, *range(oldest, frames))]
         return Ring(replace(self.config, window_frames=window_frames), oldest), kept
+
+
+def of_slots(
+    state: dict[str, Tensor], first: int, slots: int, tokens_per_frame: int
+) -> dict[str, Tensor]:
+    """A `KVCache.state` for a cache of `slots` slots, of which only the `first` ones are taken over."""
+    kept, more = first * tokens_per_frame, (slots - first) * tokens_per_frame
+    keys, values = (
+        torch.cat(
+            [x := state[name][..., :kept, :], x.new_zeros(*x.shape[:-2], more, x.shape[-1])], -2
+        )
+        for name in ("keys", "values")
+    )
+    return {"keys": keys, "values": values, "filled": state["filled"].clamp(max=first)}
 
 
 class KVCache:
@@ -184,6 +202,12 @@ class KVCache:
         self.bias[:tokens].zero_()
         self.bias[tokens:].fill_(float("-inf"))
 
+    def move(self, source: int, target: int) -> None:
+        """Put what lies in slot `source` into slot `target` as well."""
+        for content in (self.keys, self.values):
+            frames = self._frames(content)
+            frames[..., target, :, :].copy_(frames[..., source, :, :])
+
     def gather(self, kept: Sequence[int]) -> None:
         """Move the frames in slots `kept` to the first slots, in that order; forget the others."""
         slots = torch.tensor(kept, dtype=torch.long, device=self._token.device)
@@ -199,6 +223,12 @@ class KVCache:
         for keys, values in zip(self.keys, self.values, strict=True):
             keys.copy_(on_keys(keys))
             values.copy_(on_values(values))
+
+    def map_keys(self, on_keys: Callable[[Tensor], Tensor], slots: range) -> None:
+        """Rewrite the keys of some slots in place, those of all layers at once [layers*b g k d]."""
+        p = self.tokens_per_frame
+        keys = self.keys[..., slots.start * p : slots.stop * p, :].flatten(0, 1)
+        keys.copy_(on_keys(keys))
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the contents."""

@@ -111,6 +111,13 @@ class OpenVinoSampler:
         self._cache.write_layers(keys, values, slot)
         return self._cache.filled
 
+    def commit_alone(self, latent: Tensor, sigma: Tensor, slot: Tensor, *rest: Tensor) -> Tensor:
+        """See `Sampler.commit_alone`: all of memory is hidden."""
+        hidden = torch.full_like(self._cache.bias, float("-inf"))
+        keys, values = self._commit(latent, sigma, *rest, hidden, *self._memory)
+        self._cache.write_layers(keys, values, slot)
+        return self._cache.filled
+
     def commit_own(self, slot: Tensor) -> Tensor:
         """See `Sampler.commit_own`."""
         self._cache.mark_filled(slot)

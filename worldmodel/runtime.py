@@ -70,16 +70,17 @@ def spare_threads(runtime: Runtime) -> None:
         torch.set_num_threads(1)
 
 
-def blob_folder(model: str, dtype: torch.dtype) -> Path | None:
+def blob_folder(model: str, dtype: torch.dtype, slots: int = 0) -> Path | None:
     """Where what OpenVINO compiled is kept, named after all that decides it; made if need be.
 
-    `model` is the digest of its weights; None for a model without one: it was never saved.
+    `model` is the digest of its weights, `slots` how many its memory has. None for a model without a
+    digest: it was never saved.
     """
     if not model:
         return None
     from worldmodel.openvino_runner import version  # an optional extra
 
-    digest = hashlib.sha256(f"{model} {dtype} {version()} {torch.__version__}".encode())
+    digest = hashlib.sha256(f"{model} {dtype} {slots} {version()} {torch.__version__}".encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
     folders = user_cache() / "worldmodel" / "openvino"

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from worldmodel import flow, prope
-from worldmodel.attention import Attend, Cached, Committing, Mix, mix_fused
+from worldmodel.attention import Attend, Cached, Committing, CommittingAlone, Mix, mix_fused
 from worldmodel.kv_cache import KVCache
 from worldmodel.transformer import Geometry, Places
 
@@ -209,6 +210,25 @@ class Sampler:
         last.write(k, v)
         return self.cache.filled
 
+    def commit_alone(
+        self,
+        latent: Tensor,
+        sigma: Tensor,
+        slot: Tensor,
+        words: Tensor,
+        matrix: Tensor,
+        inverse: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+    ) -> Tensor:
+        """`commit` of one frame that sees no other; who calls it says that the slot is filled."""
+        layers = range(self.transformer.config.layers)
+        *kernels, last = (CommittingAlone(self.cache, layer, slot, self.mix) for layer in layers)
+        places = self.transformer.places(Geometry(matrix, inverse, cos, sin))
+        k, v = self.transformer.last_keys_values(latent, sigma, words, places, kernels)
+        last.write(k, v)
+        return self.cache.filled
+
     def commit_own(self, slot: Tensor) -> Tensor:
         """Write what the last `denoise` computed of its frame into `slot`: no pass of the network.
 
@@ -229,6 +249,12 @@ class Sampler:
     def decode(self, latent: Tensor) -> Tensor:
         """Pixels, uint8 [n H W 3], of the next latents [1 f p c]; see `Decoder.render`."""
         return self.autoencoder.render(latent)
+
+    def let_time_pass(self, slots: range, frames: float) -> None:
+        """Move the frames in `slots` on in time, so that they seem as old as before. Not captured."""
+        network = self.transformer
+        still = torch.eye(4, device=self.cache.keys.device)[None]
+        self.cache.map_keys(lambda keys: network.move_keys(keys, still, -frames), slots)
 
     def move_anchor(self, old_anchor_from_new_anchor: Tensor, frames: float) -> None:
         """Make the cache relative to new anchors [b 4 4], and count time from `frames` later on.

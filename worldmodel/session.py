@@ -36,10 +36,11 @@ from worldmodel.compiled import (
 )
 from worldmodel.drift import holder
 from worldmodel.fp8 import check_fp8, use_fp8
-from worldmodel.kv_cache import KVCache, Ring
+from worldmodel.kv_cache import KVCache, Ring, of_slots
 from worldmodel.memory import check_memory
 from worldmodel.models import load_playable
 from worldmodel.noise import Noise
+from worldmodel.recall import Recall, Shown, bring_back
 from worldmodel.runtime import (
     blob_folder,
     choose_device,
@@ -83,6 +84,9 @@ class Computing(Protocol):
     def commit_own(self) -> TensorFunction: ...
 
     @property
+    def commit_alone(self) -> TensorFunction: ...
+
+    @property
     def decode(self) -> TensorFunction: ...
 
 
@@ -100,6 +104,7 @@ class _Pending:
 
     latent: Tensor  # [1 n p c]
     places: tuple[Tensor, ...]
+    camera: Camera  # of its last frame
     slots: list[int]
     own: bool  # its last denoising step has what memory needs; else it is committed clean
 
@@ -143,17 +148,16 @@ class WorldSession:
         weights = dtype if eager else torch.float32  # others are given float32 to compile
         self._block = playable.rollout.block_frames
         if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
-            networks = [cast(nn.Module, transformer), cast(nn.Module, autoencoder)]
-            check_memory(networks, transformer.config, playable.cache, self._block, dtype, free)
+            _check_fits(playable, autoencoder, transformer, device, dtype)
         self._transformer: Network = prepare(transformer, device, weights)
         self._autoencoder: Decoder = prepare(autoencoder, device, weights)
         prepared = cast(nn.Module, self._autoencoder)
-        self._hold = holder(prepared, playable.rollout.drift_limit)
+        rollout = playable.rollout
+        self._hold = holder(prepared, rollout.drift_limit)
         self._read_prompt = read_prompt or _vocabulary(transformer)
         config = transformer.config
         self._cache = KVCache(
-            playable.cache,
+            playable.cache.widened(_beside(playable)),
             layers=config.layers,
             batch=1,
             kv_heads=config.kv_heads,
@@ -171,6 +175,7 @@ class WorldSession:
         self._windows = windows_of(window, self._block) if adapts else (window,)
         shape = (1, self._block, config.tokens_per_frame, config.latent_channels)
         self._noise = Noise(shape, device)
+        self._recall = Recall.of(rollout.recall, shape[2:], device)
         self._stopwatch = Stopwatch(device)
         self._times: StepTimes | None = None
         mix = mix_by_matmul if device.type == "cpu" else mix_on_gpu
@@ -249,6 +254,8 @@ class WorldSession:
             self.settle()
             self._ring, kept = self._ring.resized(frames, self._frame)
             self._cache.gather(kept)
+            if self._recall is not None:
+                self._recall.put_away()
 
     def decode(self, latent: Tensor) -> Tensor:
         """Pixels, uint8 [n H W 3], of a block [1 f p c]; a captured graph overwrites them."""
@@ -320,9 +327,10 @@ class WorldSession:
             return
         pending, self._pending = self._pending, None
         count = len(pending.slots)
-        held = self._ring.filled(self._frame - count)
-        full = self._ring.filled(self._frame)
-        short = self._ring.config != self.playable.cache  # it is full before the cache is
+        beside = 0 if self._recall is None else self._recall.held
+        held = self._ring.filled(self._frame - count) + beside
+        full = self._ring.filled(self._frame) + beside
+        short = self._ring.config != self._cache.config  # it is full before the cache is
         if short and not pending.own:  # a commit attends to all that is filled afterwards
             held = min(held, full - count)
         # a start picture is one latent, also where a block is more than was captured
@@ -334,9 +342,24 @@ class WorldSession:
             run.commit_own(slots)
             if short:
                 self._cache.set_filled(full)
-            return
-        clean = torch.zeros(1, count, device=device)
-        run.commit(pending.latent, clean, slots, self._words, *pending.places)
+        else:
+            clean = torch.zeros(1, count, device=device)
+            run.commit(pending.latent, clean, slots, self._words, *pending.places)
+        if self._recall is not None and self._turning.left == 0:
+            shown = Shown(pending.latent, pending.camera, self._frame - 1)
+            bring_back(self._recall, self._sampler, self._ring, shown, self._commit_alone)
+
+    def _commit_alone(self, latent: Tensor, camera: Camera, slot: int) -> None:
+        assert self._recall is not None
+        places = self._places([camera], self._time - self._recall.config.age_frames)
+        where, clean = torch.tensor([slot]), torch.zeros(1, 1)
+        inputs = latent, clean.to(self._numbers), where.to(self._numbers)
+        self._at(0).commit_alone(*inputs, self._words, *places)
+
+    def _held(self) -> int:
+        """Slots that are filled: the window, and behind it what is brought back."""
+        beside = 0 if self._recall is None else self._recall.held
+        return self._ring.filled(self._frame) + beside
 
     def set_prompt(self, prompt: str) -> None:
         """Change the words from the next frame on; a resting camera gets new frames, too, for a while.
@@ -347,6 +370,9 @@ class WorldSession:
         read = self._read_prompt(prompt)
         self.settle()  # the frame on show was made with the old words
         former = self._prompt.clone() if self._transformer.config.vocabulary else None
+        if self._recall is not None:  # what was seen under other words would hold the new ones back
+            self._recall.reset()
+            self._cache.set_filled(self._held())
         self._condition(read)
         self._turning = Turning.begun(former)
 
@@ -370,6 +396,7 @@ class WorldSession:
             "time": self._time,
             "shown": self._shown.copy(),
             "view": None if self._view is None else _numbers(self._view),
+            **({} if self._recall is None else {"recall": self._recall.state()}),
             **self._turning.state(),
         }
 
@@ -384,7 +411,7 @@ class WorldSession:
             raise ValueError(
                 f"a state of {state['model']!r} cannot go on in {self.playable.name!r}"
             )
-        self._cache.load_state(state["cache"])
+        self._restore_memory(state)
         self._noise.set_state(state["noise"])
         self._condition(state["words"])
         self._autoencoder.load_state(state.get("decoder", {}))  # older saves have none
@@ -393,10 +420,23 @@ class WorldSession:
         self._set_anchor(state["anchor"])
         self._frame, self._time = state["frame"], state["time"]
         self._restore_ring(state)
+        self._cache.set_filled(self._held())
         self._shown = state["shown"].copy()
         self._view = None if state["view"] is None else _camera(state["view"])
         self._turning = Turning.of_state(state, self.device)
         self._pending = None
+
+    def _restore_memory(self, state: dict[str, Any]) -> None:
+        """What lay beside the window is left out where there is place for more or for less here."""
+        saved: dict[str, Any] = state.get("recall") or {}
+        ring, beside = self.playable.cache.slots, _beside(self.playable)
+        cache = state["cache"]
+        if saved.get("slots", 0) != beside:
+            cache = of_slots(cache, ring, ring + beside, self._cache.tokens_per_frame)
+            saved = saved | {"beside": []}
+        self._cache.load_state(cache)
+        if self._recall is not None:
+            self._recall.load_state(saved)
 
     def _restore_ring(self, state: dict[str, Any]) -> None:
         """A window that does not exist here, as of another runtime, goes on as the longest."""
@@ -407,6 +447,8 @@ class WorldSession:
         if state["window"] not in self._windows:
             self._ring, kept = self._ring.resized(whole.config.window_frames, state["frame"])
             self._cache.gather(kept)
+            if self._recall is not None:
+                self._recall.put_away()
 
     def _begin(self, anchor_from_world: NDArray[np.float64], prompt: str) -> None:
         check_rigid(anchor_from_world)
@@ -414,6 +456,8 @@ class WorldSession:
             self._condition(self._read_prompt(prompt))
             self._conditioned = prompt
         self._cache.reset()
+        if self._recall is not None:
+            self._recall.reset()
         self._ring = Ring(self._ring.config, self.playable.cache.sink_frames)
         self._autoencoder.reset()
         self._set_anchor(anchor_from_world)
@@ -434,23 +478,24 @@ class WorldSession:
         frames = frames_to_float(torch.from_numpy(image.copy())[None].to(self.device))
         return self._autoencoder.encode_start(frames)
 
-    def _places(self, cameras: Sequence[Camera]) -> tuple[Tensor, ...]:
-        given = self._cameras(cameras)
+    def _places(self, cameras: Sequence[Camera], time: float | None = None) -> tuple[Tensor, ...]:
+        """Where `cameras` are, the first at `time`; None: when the next frame is."""
+        given = self._cameras(cameras, self._time if time is None else time)
         if self._graphs is not None and len(cameras) == self._block:
             return self._graphs.locate(*given)
         return self._transformer.geometry(*given).tensors()
 
-    def _cameras(self, cameras: Sequence[Camera]) -> tuple[Tensor, Tensor, Tensor]:
+    def _cameras(self, cameras: Sequence[Camera], time: float) -> tuple[Tensor, Tensor, Tensor]:
         """Poses, intrinsics and times as `Network.geometry` takes them."""
         poses = [camera.camera_from_world @ self._world_from_anchor for camera in cameras]
         lenses = [camera.intrinsics for camera in cameras]
         intrinsics = torch.tensor([[(lens.fx, lens.fy, lens.cx, lens.cy) for lens in lenses]])
-        times = torch.tensor([[float(self._time + nth) for nth in range(len(cameras))]])
+        times = torch.tensor([[float(time + nth) for nth in range(len(cameras))]])
         return torch.from_numpy(np.array([poses])), intrinsics, times
 
     def _sample(self, places: tuple[Tensor, ...], steps: int) -> Tensor:
         rollout = self.playable.rollout
-        run = self._at(self._ring.filled(self._frame))
+        run = self._at(self._held())
 
         push, former = self._turning.push(), self._turning.former
         if push != 1.0:
@@ -480,7 +525,7 @@ class WorldSession:
         own = sampled and self.playable.rollout.commit == "own"
         count = latent.shape[1]
         slots = [self._ring.slot(self._frame + nth) for nth in range(count)]
-        self._pending = _Pending(latent, places, slots, own)
+        self._pending = _Pending(latent, places, camera, slots, own)
         self._frame += count
         self._time += count
         self._stopwatch.mark()
@@ -551,7 +596,7 @@ class WorldSession:
         config, rollout = self._transformer.config, self.playable.rollout
         shape = (1, self._block, config.tokens_per_frame, config.latent_channels)
         still = [Camera(np.eye(4), self.playable.intrinsics)] * self._block
-        frame = torch.zeros(shape, device=self.device), *self._cameras(still)
+        frame = torch.zeros(shape, device=self.device), *self._cameras(still, 0.0)
         self._graphs = graphs = CapturedSampler(
             self._sampler,
             frame,
@@ -559,6 +604,7 @@ class WorldSession:
             commit=rollout.commit,
             hold=None if rollout.drift_limit is None else self._hold,
             compiled=compiled,
+            recalls=self._recall is not None,
         )
         self._words = graphs.words
         self._hold = graphs.hold or self._hold
@@ -589,7 +635,7 @@ class WorldSession:
     def _compile(self, tell: Callable[[str], None] | None) -> None:
         from worldmodel.openvino_sampler import OpenVinoSampler  # an optional extra
 
-        folder = blob_folder(self.playable.digest, self.dtype)
+        folder = blob_folder(self.playable.digest, self.dtype, self._cache.config.slots)
         if tell is not None and (folder is None or not any(folder.iterdir())):
             tell("making the model fast on this processor, once: half a minute")
         compiled = OpenVinoSampler(self._sampler, self._example(), self.dtype, folder)
@@ -660,6 +706,29 @@ def windows_of(frames: int, block_frames: int) -> tuple[int, ...]:
 
 def _whole_ring(playable: PlayableConfig) -> Ring:
     return Ring(playable.cache, playable.cache.sink_frames)
+
+
+def _check_fits(
+    playable: PlayableConfig,
+    autoencoder: Decoder,
+    transformer: Network,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    """
+    Raises:
+        ValueError: if the memory of the GPU is too small.
+    """
+    free, _ = torch.cuda.mem_get_info(device)
+    networks = [cast(nn.Module, transformer), cast(nn.Module, autoencoder)]
+    more = playable.rollout.block_frames + _beside(playable)
+    check_memory(networks, transformer.config, playable.cache, more, dtype, free)
+
+
+def _beside(playable: PlayableConfig) -> int:
+    """Slots behind the ring, for frames that are brought back."""
+    recall = playable.rollout.recall
+    return 0 if recall is None else recall.frames
 
 
 def _same(a: Camera, b: Camera) -> bool:

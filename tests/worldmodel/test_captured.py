@@ -20,6 +20,7 @@ from tests.worldmodel import tiny, tiny_wan
 from worldmodel import captured
 from worldmodel.captured import held_counts
 from worldmodel.models import load_playable
+from worldmodel.recall import RecallConfig
 from worldmodel.session import WorldSession
 from worldmodel.types import Camera, Start
 
@@ -118,6 +119,22 @@ def test_also_in_blocks_and_without_a_clean_pass(
     replayed = _wan(tmp_path / "a", True, *overrides)
     plain = _wan(tmp_path / "b", False, *overrides)
     for ours, theirs in zip(_frames(replayed, image), _frames(plain, image), strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("commit", ["clean", "own"])
+def test_past_frames_come_back_in_graphs_as_they_do_without(commit: str) -> None:
+    config, cameras = tiny.playable(), tiny.there_and_back()
+    recall = RecallConfig(frames=2, least_overlap=0.3)
+    rollout = replace(config.rollout, commit=commit, solver="consistency", recall=recall)  # type: ignore[arg-type]
+    found = []
+    for capture in (True, False):
+        networks = tiny.autoencoder(), tiny.transformer(), torch.device("cpu"), torch.float32
+        session = WorldSession(replace(config, rollout=rollout), *networks, capture, compiled=False)
+        found.append([session.reset(Start(seed=2), cameras[0])])
+        found[-1] += [session.step([camera])[0] for camera in cameras[1:]]
+        assert session.snapshot()["recall"]["beside"]
+    for ours, theirs in zip(*found, strict=True):
         assert np.array_equal(ours, theirs)
 
 

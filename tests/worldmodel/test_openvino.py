@@ -18,6 +18,7 @@ from torch import Tensor
 from tests.worldmodel import tiny
 from worldmodel import runtime
 from worldmodel.checkpoint import PlayableConfig
+from worldmodel.recall import RecallConfig
 from worldmodel.session import WorldSession
 from worldmodel.types import Start
 
@@ -40,17 +41,20 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> object:
         yield
 
 
-def _playable(commit: str = "clean") -> PlayableConfig:
+def _playable(commit: str = "clean", recall: RecallConfig | None = None) -> PlayableConfig:
     config = tiny.playable()
-    rollout = replace(config.rollout, solver="consistency", commit=commit)
+    rollout = replace(config.rollout, solver="consistency", commit=commit, recall=recall)
     return replace(config, rollout=rollout, sha256={"weights": "tiny"})
 
 
 def _session(
-    name: runtime.Runtime, dtype: torch.dtype = torch.float32, commit: str = "clean"
+    name: runtime.Runtime,
+    dtype: torch.dtype = torch.float32,
+    commit: str = "clean",
+    recall: RecallConfig | None = None,
 ) -> WorldSession:
     return WorldSession(
-        _playable(commit),
+        _playable(commit, recall),
         tiny.autoencoder(),
         tiny.transformer(),
         torch.device("cpu"),
@@ -76,6 +80,18 @@ def test_frames_in_float32_are_those_of_torch_to_one_level(commit: str) -> None:
     ours, torchs = (_play(_session(name, commit=commit), 9) for name in ("openvino", "torch"))
     assert np.abs(ours.astype(int) - torchs.astype(int)).max() <= 1
     assert np.ptp(torchs.astype(int)) > 50  # there is something to see
+
+
+def test_past_frames_come_back_as_they_do_with_torch() -> None:
+    cameras, recall = tiny.there_and_back(), RecallConfig(frames=2, least_overlap=0.3)
+    found = []
+    for name in ("openvino", "torch"):
+        session = _session(name, recall=recall)
+        shown = [session.reset(Start(seed=7), cameras[0])]
+        found.append(np.stack(shown + [session.step([camera])[0] for camera in cameras[1:]]))
+        assert session.snapshot()["recall"]["beside"]
+    ours, torchs = found
+    assert np.abs(ours.astype(int) - torchs.astype(int)).max() <= 1
 
 
 def test_frames_in_bfloat16_stay_within_the_stated_distance_of_float32() -> None:
@@ -181,6 +197,7 @@ def test_compiled_files_are_found_again_and_the_oldest_folders_go() -> None:
     first = runtime.blob_folder("model 0", torch.float32)
     assert first == runtime.blob_folder("model 0", torch.float32)
     assert first != runtime.blob_folder("model 0", torch.bfloat16)
+    assert first != runtime.blob_folder("model 0", torch.float32, 12)
     assert runtime.blob_folder("", torch.float32) is None
     assert first is not None
     os.utime(first, (0, 0))

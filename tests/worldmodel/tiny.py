@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TypeVar
 
@@ -106,6 +107,13 @@ def session(
         capture,
         compiled=compiled,
     )
+
+
+def there_and_back(turns: int = 9, step_deg: float = 15.0) -> list[Camera]:
+    """Looks away until nothing of the beginning is seen, and back."""
+    yaws = [math.radians(step_deg * turn) for turn in range(turns)]
+    there = [Camera(Viewpoint(yaw_rad=yaw).camera_from_world(), LENS) for yaw in yaws]
+    return [*there, *reversed(there[:-1])]
 
 
 def walk(frames: int, seed: int = 0) -> list[Camera]:
