@@ -201,7 +201,7 @@ def build_network(
 
 def _autoencoder(stage: StageConfig, config: AutoencoderConfig, init: Path | None) -> Autoencoder:
     """What frames look like is measured again after training, unless their latents stay."""
-    objective, weights = stage.objective, {}
+    objective, weights = stage.objective, dict[str, Tensor]()
     latents_stay = isinstance(objective, ReconstructionConfig) and objective.part == "decoder"
     if init is not None:
         found, weights = load_tensors(init, "autoencoder", AutoencoderConfig)
