@@ -35,7 +35,7 @@ class RecallConfig:
 
     frames: int  # brought back at the same time, at most
     bank_frames: int = 256  # views that are kept; then the oldest give way
-    least_overlap: float = 0.3  # with the camera of now; what sees less of it stays in the bank
+    least_overlap: float = 0.5  # with the camera of now; what sees less of it stays in the bank
     new_overlap: float = 0.9  # a frame is kept if it overlaps by less with all that are
     # How long ago they seem to be. The newest frame is one frame old, and the one a model trusts most.
     age_frames: float = 1.0
