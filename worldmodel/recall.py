@@ -37,6 +37,7 @@ class RecallConfig:
     bank_frames: int = 256  # views that are kept; then the oldest give way
     least_overlap: float = 0.5  # with the camera of now; what sees less of it stays in the bank
     new_overlap: float = 0.9  # a frame is kept if it overlaps by less with all that are
+    reach_m: float | None = None  # and from no further away; None: from anywhere
     # How long ago they seem to be. The newest frame is one frame old, and the one a model trusts most.
     age_frames: float = 1.0
 
@@ -50,6 +51,8 @@ class RecallConfig:
                 "recall.least_overlap and recall.new_overlap must lie above 0 and at most at 1, got"
                 f" {self.least_overlap} and {self.new_overlap}"
             )
+        if self.reach_m is not None and self.reach_m <= 0.0:
+            raise ValueError(f"recall.reach_m must be positive, got {self.reach_m}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,8 @@ class Recall:
             row = self._keep(shown)  # before the choice: what gives way cannot come back
             overlaps = np.resize(overlaps, len(self.known))
             overlaps[row] = 1.0
+        if self.config.reach_m is not None:
+            overlaps[self._distances(shown.camera) > self.config.reach_m] = 0.0
         return self._choose(overlaps, left)
 
     def frame(self, slot: int) -> tuple[Tensor, Camera]:
@@ -152,6 +157,11 @@ class Recall:
         self._poses[:rows] = state["poses"][newest]
         self._lenses[:rows] = state["lenses"][newest]
         self._numbers[:rows] = numbers
+
+    def _distances(self, camera: Camera) -> Numbers:
+        """Metres from where `camera` stands to where each frame of the bank was seen from."""
+        to_camera = camera.camera_from_world @ np.linalg.inv(self._poses[: len(self.known)])
+        return np.linalg.norm(to_camera[:, :3, 3], axis=1)
 
     def _choose(self, overlaps: Numbers, left: range) -> Change:
         found = {

@@ -122,6 +122,14 @@ def test_at_most_one_frame_comes_back_at_a_time_the_one_that_sees_most_first() -
     assert camera.intrinsics == tiny.LENS
 
 
+def test_with_a_reach_a_frame_seen_from_further_away_does_not_come_back() -> None:
+    for reach_m, comes_back in ((1.0, False), (3.0, True)):
+        bank = _bank(least_overlap=0.1, reach_m=reach_m)
+        bank.follow(Shown(_latent(), _camera(), 0), range(0))
+        change = bank.follow(Shown(_latent(), _camera(forward_m=2.0), 9), range(9))
+        assert (change.put is not None) == comes_back
+
+
 def test_a_frame_that_gives_way_in_the_bank_is_not_the_one_that_comes_back() -> None:
     bank = _bank(bank_frames=2, new_overlap=0.8)
     for number, yaw in enumerate((0.0, 120.0)):
