@@ -37,7 +37,7 @@ class RecallConfig:
     bank_frames: int = 256  # views that are kept; then the oldest give way
     least_overlap: float = 0.5  # with the camera of now; what sees less of it stays in the bank
     new_overlap: float = 0.9  # a frame is kept if it overlaps by less with all that are
-    reach_m: float | None = None  # and from no further away; None: from anywhere
+    reach_m: float | None = None  # what was seen from further away does not count; None: all does
     # How long ago they seem to be. The newest frame is one frame old, and the one a model trusts most.
     age_frames: float = 1.0
 
@@ -117,14 +117,11 @@ class Recall:
 
         `left`: the frames that are not in the window any more. At most one slot gets a frame.
         """
-        rows = len(self.known)
-        overlaps = overlap(shown.camera, self._poses[:rows], self._lenses[:rows])
-        if rows == 0 or overlaps.max() < self.config.new_overlap:
+        overlaps = self._overlaps(shown.camera)
+        if not len(overlaps) or overlaps.max() < self.config.new_overlap:
             row = self._keep(shown)  # before the choice: what gives way cannot come back
             overlaps = np.resize(overlaps, len(self.known))
             overlaps[row] = 1.0
-        if self.config.reach_m is not None:
-            overlaps[self._distances(shown.camera) > self.config.reach_m] = 0.0
         return self._choose(overlaps, left)
 
     def frame(self, slot: int) -> tuple[Tensor, Camera]:
@@ -158,10 +155,17 @@ class Recall:
         self._lenses[:rows] = state["lenses"][newest]
         self._numbers[:rows] = numbers
 
-    def _distances(self, camera: Camera) -> Numbers:
-        """Metres from where `camera` stands to where each frame of the bank was seen from."""
-        to_camera = camera.camera_from_world @ np.linalg.inv(self._poses[: len(self.known)])
-        return np.linalg.norm(to_camera[:, :3, 3], axis=1)
+    def _overlaps(self, camera: Camera) -> Numbers:
+        """Of `camera` with every frame of the bank; 0 where that is out of reach."""
+        rows = len(self.known)
+        poses, lenses = self._poses[:rows], self._lenses[:rows]
+        if self.config.reach_m is None:
+            return overlap(camera, poses, lenses)
+        to_camera = camera.camera_from_world @ np.linalg.inv(poses)
+        near = np.linalg.norm(to_camera[:, :3, 3], axis=1) <= self.config.reach_m
+        found = np.zeros(rows)
+        found[near] = overlap(camera, poses[near], lenses[near])
+        return found
 
     def _choose(self, overlaps: Numbers, left: range) -> Change:
         found = {
