@@ -34,7 +34,7 @@ class LatentBatch:
     """Clips of latents with their cameras, for the transformer."""
 
     latents: Tensor  # float16 [b f p c]
-    camera_from_anchor: Tensor  # float64 [b f 4 4]; the anchor is the middle frame of the clip
+    camera_from_anchor: Tensor  # float64 [b f 4 4]; the anchor is where the middle frame is, level
     intrinsics: Tensor  # float32 [b f 4]
     time: Tensor  # float32 [b f], in frames
     words: Tensor  # float32 [b v], or [b f v] of data in which prompts change
@@ -244,8 +244,22 @@ class PathBatches:
 
 
 def relative_to_middle(cameras: NDArray[np.float64]) -> NDArray[np.float64]:
-    """camera_from_world [f 4 4] -> camera_from_anchor, the anchor being the middle camera."""
-    return cameras @ np.linalg.inv(cameras[len(cameras) // 2])
+    """camera_from_world [f 4 4] -> camera_from_anchor.
+
+    The anchor stands where the middle camera does and looks its way, but level: its y axis points down
+    as the world's does, so that who has a batch knows where down is.
+    """
+    middle = cameras[len(cameras) // 2]
+    position, ahead = -middle[:3, :3].T @ middle[:3, 3], middle[2, :3]
+    sine, cosine = ahead[0], ahead[2]
+    length = np.hypot(sine, cosine)
+    if length < 1e-9:  # it looks straight up or down
+        sine, cosine, length = 0.0, 1.0, 1.0
+    world_from_anchor = np.eye(4)
+    world_from_anchor[0, [0, 2]] = cosine / length, sine / length
+    world_from_anchor[2, [0, 2]] = -sine / length, cosine / length
+    world_from_anchor[:3, 3] = position
+    return cameras @ world_from_anchor
 
 
 def prefetch(

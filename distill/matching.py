@@ -60,6 +60,7 @@ class DistributionMatchingConfig:
     commit: Commit = "clean"  # who writes the memory; "own": the last denoising step, as in play
     scored_frames: int | None = None  # only the last ones, of a rollout of random length; None: all
     stream_share: float = 0.0  # share of rollouts that go on where the one before ended
+    stream_onward: float = 0.0  # share of ends of a clip where it goes on into another, not back
     truth_weight: float = 0.0  # of the distance to the true frames, where they are near
     truth_frames: int = 8  # how many generated frames after true ones are near
 
@@ -86,6 +87,11 @@ class DistributionMatchingConfig:
             raise ValueError(
                 "stream_share must lie in [0, 1) and truth_weight must not be negative, got"
                 f" {self.stream_share} and {self.truth_weight}"
+            )
+        if not 0.0 <= self.stream_onward <= 1.0 or (self.stream_onward and not self.stream_share):
+            raise ValueError(
+                "stream_onward is a share of the ends of streams, in [0, 1], and needs stream_share;"
+                f" got {self.stream_onward} and {self.stream_share}"
             )
         self._refuse_rollout_keys_without_a_rollout()
 
@@ -263,6 +269,8 @@ class DistributionMatching:
             return Task(clips, known, start, batch, start + scored)
         # a quarter of what is judged is remembered: it shows whether the new frames go on from it
         stream, new = self._stream, scored - scored // 4
+        if stream.turns_within(new) and random.random() < config.stream_onward:
+            stream = stream.onward(batch)
         clips = stream.ahead(new)
         start = clips.time.shape[1] - scored
         return Task(clips, stream.made, start, stream.clips, stream.position + new)

@@ -15,10 +15,12 @@ from torch import Tensor
 from distill.batches import LatentBatch
 from worldmodel.transformer import words_at
 
+EASING_FRAMES = 16  # in which a stream takes on the pitch of the cameras that it goes on along
+
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Rollouts on their way to and fro along the cameras of their clips."""
+    """Rollouts on their way along the cameras of their clips, and back when those end."""
 
     clips: LatentBatch  # whose cameras are walked
     made: Tensor  # [b k p c], the last frames
@@ -37,6 +39,35 @@ class Stream:
             words=clips.words if clips.words.ndim == 2 else clips.words[:, at],
         )
 
+    def turns_within(self, frames: int) -> bool:
+        """Whether so many more frames lead back from an end of its clips."""
+        last = max(self.clips.time.shape[1] - 1, 1)
+        return (self.position + frames - 2) // last > (self.position - 2) // last
+
+    def onward(self, others: LatentBatch) -> Stream:
+        """The same rollouts, from now on along the cameras of `others`, in the words of now.
+
+        So they come to where nobody has been: to and fro, all they will ever see lies on one path.
+        """
+        known, clips = self.made.shape[1], self.clips
+        frames = clips.time.shape[1]
+        at = to_and_fro(torch.arange(self.position - known, self.position), frames)
+        cameras = clips.camera_from_anchor[:, at.to(self.made.device)]
+        lenses = clips.intrinsics[:, at.to(self.made.device)]
+        ahead = continued(cameras[:, -1], others.camera_from_anchor)[:, 1 : 1 + frames - known]
+        words = clips.words
+        if words.ndim == 3:
+            words = words[:, at.to(words.device)]
+            words = torch.cat([words, words[:, -1:].expand(-1, frames - known, -1)], dim=1)
+        walked = LatentBatch(
+            latents=others.latents,
+            camera_from_anchor=torch.cat([cameras, ahead], dim=1),
+            intrinsics=torch.cat([lenses, lenses[:, -1:].expand(-1, frames - known, -1)], dim=1),
+            time=others.time,
+            words=words,
+        )
+        return Stream(walked, self.made, known)
+
     def tensors(self) -> dict[str, Tensor]:
         clips = {field.name: getattr(self.clips, field.name) for field in fields(LatentBatch)}
         return clips | {"made": self.made, "position": torch.tensor([self.position])}
@@ -51,6 +82,50 @@ def to_and_fro(steps: Tensor, frames: int) -> Tensor:
     """Which of `frames` frames one stands at after each number of steps, turning round at both ends."""
     last = max(frames - 1, 1)
     return (last - (steps % (2 * last) - last).abs()).clamp(max=frames - 1)
+
+
+def continued(last: Tensor, path: Tensor) -> Tensor:
+    """Cameras [b f 4 4] that walk as those of `path` [b f 4 4] do, beginning at `last` [b 4 4].
+
+    All are camera_from_anchor of anchors that are level: the path is moved and turned about the vertical
+    only, so that ground stays ground. What is left between the two, how far the heads are bent, goes
+    away in the first EASING_FRAMES.
+    """
+    first = path[:, 0]
+    turn = _yaw(last) - _yaw(first)
+    there = torch.eye(4, dtype=path.dtype, device=path.device).repeat(len(path), 1, 1)
+    there[:, 0, 0] = there[:, 2, 2] = turn.cos()
+    there[:, 0, 2], there[:, 2, 0] = turn.sin(), -turn.sin()
+    moved = (there[:, :3, :3] @ _position(first)[..., None])[..., 0]
+    there[:, :3, 3] = _position(last) - moved  # of the anchor of `path`, in that of `last`
+    turned = path @ torch.linalg.inv(there)[:, None]
+    bent = last[:, :3, :3] @ turned[:, 0, :3, :3].mT
+    left = 1 - torch.arange(path.shape[1], dtype=path.dtype, device=path.device) / EASING_FRAMES
+    eased = turned.clone()
+    eased[:, :, :3] = _share_of(bent, left.clamp(min=0.0)) @ turned[:, :, :3]
+    return eased
+
+
+def _position(camera: Tensor) -> Tensor:
+    """[b 3], in the anchor's axes, of camera_from_anchor [b 4 4]."""
+    return -(camera[:, :3, :3].mT @ camera[:, :3, 3:])[..., 0]
+
+
+def _yaw(camera: Tensor) -> Tensor:
+    """[b]: where camera_from_anchor [b 4 4] looks, as `Viewpoint.yaw_rad`."""
+    return torch.atan2(camera[:, 2, 0], camera[:, 2, 2])
+
+
+def _share_of(rotation: Tensor, share: Tensor) -> Tensor:
+    """Rotations [b f 3 3]: `share` [f] of each of `rotation` [b 3 3] about its axis (Rodrigues)."""
+    skew = (rotation - rotation.mT) / 2  # of the axis, times the sine of the angle
+    sine = torch.stack([skew[:, 2, 1], skew[:, 0, 2], skew[:, 1, 0]], dim=-1).norm(dim=-1)
+    cosine = (rotation.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
+    angle = torch.atan2(sine, cosine)
+    axis = skew / sine.clamp_min(1e-12)[:, None, None]
+    return torch.linalg.matrix_exp(
+        share[None, :, None, None] * (angle[:, None, None] * axis)[:, None]
+    )
 
 
 def first_frames(batch: LatentBatch, frames: int) -> LatentBatch:

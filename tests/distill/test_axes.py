@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
 
 from distill import motions
+from distill.batches import relative_to_middle
 from distill.importers import minwm
 from distill.importers.axes import inverse, levelled, rotation_of, to_opencv
 from distill.importers.fitting import Fit, fit_intrinsics
@@ -270,3 +272,27 @@ def test_clips_cover_every_run_and_never_reach_over_a_cut() -> None:
     assert windows([10, 3, 8], 4) == [0, 4, 6, 13, 17]
     assert windows([3], 4) == []
     assert windows([9], 4) == [0, 4], "a clip that would repeat most of another is none"
+
+
+def test_clips_are_trained_on_from_an_anchor_that_is_level_where_their_middle_camera_stands() -> (
+    None
+):
+    """So down is down in every batch, however far heads are bent, and nothing else has changed."""
+    walked = [Viewpoint(2.0 + n, 1.0, -3.0, 0.5 + 0.1 * n, 0.1 * n - 0.4) for n in range(9)]
+    cameras = np.stack([viewpoint.camera_from_world() for viewpoint in walked])
+    found = [viewpoint_of(camera) for camera in relative_to_middle(cameras)]
+    middle = walked[4]
+    assert astuple(found[4]) == pytest.approx((0.0, 0.0, 0.0, 0.0, middle.pitch_rad), abs=1e-12)
+    for ours, theirs in zip(found, walked, strict=True):
+        assert ours.pitch_rad == pytest.approx(theirs.pitch_rad)
+        assert ours.yaw_rad == pytest.approx(theirs.yaw_rad - middle.yaw_rad)
+        assert ours.y_m == pytest.approx(theirs.y_m - middle.y_m)
+    steps = relative_to_middle(cameras)[1:] @ np.linalg.inv(relative_to_middle(cameras)[:-1])
+    np.testing.assert_allclose(steps, cameras[1:] @ np.linalg.inv(cameras[:-1]), atol=1e-12)
+
+
+def test_a_middle_camera_that_looks_straight_down_has_a_level_anchor_too() -> None:
+    camera = Viewpoint(1.0, 2.0, 3.0, 0.0, -math.pi / 2).camera_from_world()
+    anchored = relative_to_middle(camera[None])[0]
+    np.testing.assert_allclose(anchored[:3, 3], 0.0, atol=1e-9)
+    np.testing.assert_allclose(np.abs(anchored[2, 1]), 1.0)  # it still looks along the vertical

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+import math
+from dataclasses import astuple, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ from distill.objectives import Moment
 from distill.processes import Processes
 from distill.rollout import Views, rollout
 from distill.self_rollout import Plan, Player, self_rollout
-from distill.streams import to_and_fro
+from distill.streams import EASING_FRAMES, Stream, continued, to_and_fro
+from distill.viewpoints import viewpoint_of
 from tests.worldmodel import tiny
 from worldmodel import flow
 from worldmodel.autoencoder import frames_to_uint8
 from worldmodel.checkpoint import RolloutConfig
 from worldmodel.kv_cache import CacheConfig
+from worldmodel.motion import Viewpoint
 from worldmodel.sampler import Commit
 from worldmodel.session import WorldSession
 from worldmodel.transformer import Geometry, WorldTransformer
@@ -43,8 +46,8 @@ CONFIG = DistributionMatchingConfig(
 )
 
 
-def _batch() -> LatentBatch:
-    random = torch.Generator().manual_seed(0)
+def _batch(seed: int = 0) -> LatentBatch:
+    random = torch.Generator().manual_seed(seed)
     poses = np.stack([camera.camera_from_world for camera in tiny.walk(FRAMES)])
     return LatentBatch(
         latents=torch.randn(2, FRAMES, 8, 4, generator=random).half(),
@@ -347,6 +350,43 @@ def test_a_stream_goes_on_from_its_last_frames_along_the_cameras_of_its_clips() 
 def test_to_and_fro_turns_round_at_both_ends() -> None:
     assert to_and_fro(torch.arange(10), 4).tolist() == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3]
     assert to_and_fro(torch.arange(3), 1).tolist() == [0, 0, 0]
+
+
+def test_a_stream_that_goes_on_is_where_it_was_and_walks_as_the_other_clips_do() -> None:
+    batch, others, known = _batch(), _batch(seed=5), 3
+    stream = Stream(batch, batch.latents[:, :known].float(), FRAMES)
+    onward = stream.onward(others)
+    before, after = stream.ahead(0), onward.ahead(FRAMES - known)
+    for name in ("camera_from_anchor", "intrinsics"):
+        assert torch.equal(getattr(after, name)[:, :known], getattr(before, name))
+    path = continued(before.camera_from_anchor[:, -1], others.camera_from_anchor)
+    assert torch.equal(after.camera_from_anchor[:, known:], path[:, 1 : 1 + FRAMES - known])
+    assert torch.equal(onward.made, stream.made)
+
+
+def test_a_path_is_continued_level_from_where_one_stands_and_looks() -> None:
+    """Whoever looked up and then walks on a path of one who looked ahead soon looks ahead, too."""
+    frames, moved = 2 * EASING_FRAMES, (3.0, -1.0, 2.0)
+    path = [Viewpoint(0.0, 0.1 * n, 0.2 * n, 0.01 * n, 0.05) for n in range(frames)]
+    start = Viewpoint(*moved, 0.7, 0.4)
+    last = torch.from_numpy(start.camera_from_world())[None]
+    cameras = torch.from_numpy(np.stack([v.camera_from_world() for v in path]))[None]
+    made = [viewpoint_of(camera) for camera in continued(last, cameras)[0].numpy()]
+    assert astuple(made[0]) == pytest.approx(astuple(start))
+    for n, (theirs, ours) in enumerate(zip(path, made, strict=True)):
+        ahead = (moved[0] + math.sin(0.7) * theirs.z_m, moved[1] + theirs.y_m)
+        assert (ours.x_m, ours.y_m) == pytest.approx(ahead)
+        assert ours.yaw_rad == pytest.approx(0.7 + theirs.yaw_rad)
+        left = max(1 - n / EASING_FRAMES, 0.0)
+        assert ours.pitch_rad == pytest.approx(theirs.pitch_rad + left * (0.4 - 0.05))
+
+
+def test_a_stream_turns_at_every_end_of_its_clips() -> None:
+    batch = _batch()
+    for position in range(2, 3 * FRAMES):
+        steps = to_and_fro(torch.arange(position - 2, position + 3), FRAMES).diff()
+        turned = bool((steps[1:] != steps[:-1]).any())
+        assert Stream(batch, batch.latents[:, :1].float(), position).turns_within(3) == turned
 
 
 def test_near_true_frames_the_loss_is_also_the_distance_to_the_truth() -> None:
