@@ -40,26 +40,11 @@ class Ruler:
     @torch.no_grad()
     def features(self, frames: Tensor) -> list[Tensor]:
         """The last activation [n c h w] at each resolution of frames [n 3 H W] in [-1, 1]."""
-        weight = next(self.encoder.parameters())
-        x = frames.to(weight.dtype, memory_format=torch.channels_last)
-        layers = self.encoder.layers
-        assert isinstance(layers, nn.Sequential)
-        seen = [x]
-        for layer in layers:
-            seen.append(layer(seen[-1]))
-        finished = [a for a, b in pairwise(seen) if a.shape[-2:] != b.shape[-2:]]
-        return [*(a.float() for a in finished[1:]), seen[-1].float()]  # without the frame itself
+        return activations(self.encoder, frames)
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """Perceptual distance [n] of images [n 3 H W] in [-1, 1]: 0 if equal, at most 4.
-
-        At every resolution the channels of a pixel become a unit vector; the squared differences
-        are averaged over pixels and resolutions. Nothing is learned on top.
-        Source: Zhang et al., arXiv 1801.03924, equation 1 with all weights 1.
-        """
-        pairs = zip(self.features(a), self.features(b), strict=True)
-        distances = [(_unit(x) - _unit(y)).square().sum(1).mean((-2, -1)) for x, y in pairs]
-        return torch.stack(distances).mean(0)
+        """Perceptual distance [n] of images [n 3 H W] in [-1, 1]: 0 if equal, at most 4."""
+        return feature_distance(self.features(a), self.features(b))
 
     @torch.no_grad()
     def clip_features(self, clips: Tensor) -> Tensor:
@@ -73,6 +58,44 @@ class Ruler:
         content, spread = maps.mean((1, 3, 4)), maps.std((3, 4)).mean(1)
         change = maps.diff(dim=1).abs().mean((1, 3, 4))
         return torch.cat([content, spread, change], dim=-1)
+
+
+class Perception(nn.Module):
+    """The mean distance of a `Ruler` with a gradient, which the encoder must not take: freeze it."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """One number for images [n 3 H W] in [-1, 1]."""
+        pair = (activations(self.encoder, frames) for frames in (a, b))
+        return feature_distance(*pair).mean()
+
+
+def activations(encoder: nn.Module, frames: Tensor) -> list[Tensor]:
+    """The last activation [n c h w] at each resolution of frames [n 3 H W] in [-1, 1]."""
+    weight = next(encoder.parameters())
+    x = frames.to(weight.dtype, memory_format=torch.channels_last)
+    layers = encoder.layers
+    assert isinstance(layers, nn.Sequential)
+    seen = [x]
+    for layer in layers:
+        seen.append(layer(seen[-1]))
+    finished = [a for a, b in pairwise(seen) if a.shape[-2:] != b.shape[-2:]]
+    return [*(a.float() for a in finished[1:]), seen[-1].float()]  # without the frame itself
+
+
+def feature_distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    """Distance [n] of activations: 0 if equal, at most 4.
+
+    At every resolution the channels of a pixel become a unit vector; the squared differences are
+    averaged over pixels and resolutions. Nothing is learned on top.
+    Source: Zhang et al., arXiv 1801.03924, equation 1 with all weights 1.
+    """
+    pairs = zip(a, b, strict=True)
+    distances = [(_unit(x) - _unit(y)).square().sum(1).mean((-2, -1)) for x, y in pairs]
+    return torch.stack(distances).mean(0)
 
 
 def frechet_to_truth(generated: Tensor, true: Tensor) -> float:

@@ -26,6 +26,25 @@ def distribution_matching(made: Tensor, real_x0: Tensor, fake_x0: Tensor) -> Ten
     return 0.5 * functional.mse_loss(made, target)
 
 
+def pushed(made: Tensor, gradient: Tensor) -> Tensor:
+    """A loss whose gradient at `made` has the direction of `gradient` and the length of an L1 loss's.
+
+    Its value, one half, says nothing.
+    """
+    with torch.no_grad():
+        scale = gradient.square().mean().sqrt().clamp_min(1e-12)
+        target = made - gradient / scale
+    return 0.5 * functional.mse_loss(made, target)
+
+
+def relativistic(above: Tensor, below: Tensor) -> Tensor:
+    """Small if `above` exceeds `below` at every place; neither saturates for the one that is behind.
+
+    Source: Jolicoeur-Martineau, arXiv 1807.00734, the relativistic loss of a logistic critic.
+    """
+    return functional.softplus(below - above).mean()
+
+
 def gradient_l1(a: Tensor, b: Tensor, scales: int = 3) -> Tensor:
     """L1 distance of horizontal and vertical differences of images [n c h w], summed over scales.
 

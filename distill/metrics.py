@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 SSIM_WINDOW_PX, SSIM_SIGMA_PX = 11, 1.5
+PATCH_PX, PATCH_TAPER = 8, (1, 3, 4, 4, 4, 4, 3, 1)  # a box smoothed by 1, 2, 1
 SSIM_LUMINANCE, SSIM_CONTRAST = 0.01**2, 0.03**2  # K1 and K2, squared, for a range of 1
 
 
@@ -59,6 +61,27 @@ def gradient_energy(x: Tensor) -> Tensor:
     x = x.clamp(-1, 1)
     horizontal = x.diff(dim=-1).abs().mean((-3, -2, -1))
     return horizontal + x.diff(dim=-2).abs().mean((-3, -2, -1))
+
+
+def checkerboard(x: Tensor) -> Tensor:
+    """Energy of patterns of alternating single pixels in each image [...]; black on white has 1.
+
+    The mean over patches of 8x8 of how strongly they alternate all over: from row to row, from column
+    to column, or both. Pixels count for less at the borders of a patch, so that no plane or parabola of
+    brightness alternates. Rows and columns that fill no patch are left out.
+    """
+    rows, columns = (side // PATCH_PX for side in x.shape[-2:])
+    cut = x.clamp(-1, 1)[..., : rows * PATCH_PX, : columns * PATCH_PX]
+    patches = rearrange(cut, "... (r i) (c j) -> ... r c i j", i=PATCH_PX, j=PATCH_PX)
+    even = x.new_tensor(PATCH_TAPER) / sum(PATCH_TAPER)
+    odd = even * x.new_tensor([1.0, -1.0]).repeat(PATCH_PX // 2)
+    patterns = [
+        torch.outer(down, across) for down, across in ((odd, even), (even, odd), (odd, odd))
+    ]
+    energies = [
+        (patches * pattern).sum((-2, -1)).square().mean((-3, -2, -1)) for pattern in patterns
+    ]
+    return torch.stack(energies).sum(0)
 
 
 def colour(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -70,6 +70,21 @@ class ReconstructionConfig:
     texture_weight: float = 0.0
     latent_noise: float  # largest standard deviation; the decoder learns to forgive the transformer
     part: Literal["all", "decoder"] = "all"  # "decoder": the latents stay, so transformers fit on
+    perceptual_weight: float = 0.0  # of the distance in the activations of its own encoder
+    adversarial_weight: float = 0.0  # how hard a critic pushes, of how hard L1 pulls; 0: no critic
+    adversarial_from: float = 0.0  # training progress at which it begins to; it learns before, too
+    critic_widths: tuple[int, ...] = (32, 64, 96)  # one per halving of the resolution, finest first
+
+    def __post_init__(self) -> None:
+        if self.perceptual_weight and self.part != "decoder":
+            raise ValueError(
+                "perceptual_weight measures with the encoder, which must not move: set part: decoder"
+            )
+        if self.adversarial_weight < 0 or not self.critic_widths:
+            raise ValueError(
+                "adversarial_weight must not be negative, and critic_widths not empty, got"
+                f" {self.adversarial_weight} and {self.critic_widths}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +123,15 @@ class ConsistencyConfig:
 class Reconstruction:
     average_network = None
 
-    def __init__(self, config: ReconstructionConfig, autoencoder: Autoencoder) -> None:
+    def __init__(
+        self,
+        config: ReconstructionConfig,
+        autoencoder: Autoencoder,
+        perception: nn.Module | None = None,
+    ) -> None:
+        """`perception` gives the perceptual distance of two sets of frames, if that is asked for."""
         self.config, self._latents = config, autoencoder.config
+        self._perception = perception
         self.trained = {"student": autoencoder}
 
     def due(self, step: int) -> Sequence[str]:  # noqa: ARG002 - the same at every step
@@ -118,13 +140,25 @@ class Reconstruction:
     def case(self, moment: Moment) -> Hashable:  # noqa: ARG002 - the same at every step
         return "always"
 
-    def loss(self, role: str, batch: FrameBatch, moment: Moment) -> tuple[Tensor, Metrics]:
+    def loss(
+        self,
+        role: str,  # noqa: ARG002 - it has one role only
+        batch: FrameBatch,
+        moment: Moment,
+    ) -> tuple[Tensor, Metrics]:
+        return self.compared(*self.reconstructed(batch, moment))
+
+    def reconstructed(self, batch: FrameBatch, moment: Moment) -> tuple[Tensor, Tensor]:
+        """What comes back through noisy latents, and the frames themselves: [n 3 H W] in [-1, 1]."""
         frames = frames_to_float(batch.frames)
         (h, w), c = self._latents.grid, self._latents.latent_channels
         shape = (len(frames), h * w, c)
         level = torch.rand(shape[0], 1, 1, generator=moment.random, device=frames.device)
         noise = torch.randn(shape, generator=moment.random, device=frames.device)
-        predicted = self.trained[role](frames, self.config.latent_noise * level * noise)
+        made: Tensor = self.trained["student"](frames, self.config.latent_noise * level * noise)
+        return made, frames
+
+    def compared(self, predicted: Tensor, frames: Tensor) -> tuple[Tensor, Metrics]:
         loss = losses.reconstruction(
             predicted,
             frames,
@@ -132,6 +166,8 @@ class Reconstruction:
             square_weight=self.config.square_weight,
             texture_weight=self.config.texture_weight,
         )
+        if self._perception is not None:
+            loss = loss + self.config.perceptual_weight * self._perception(predicted, frames)
         squared = (predicted.detach() - frames).square().mean() / 4
         return loss, {"psnr_db": -10 * squared.log10()}
 

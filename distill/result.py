@@ -130,6 +130,7 @@ def headline(rows: dict[str, Row], own: Row, played: dict[str, Any]) -> dict[str
         "motion_ratio": own.get("motion_ratio"),
         "autoencoder_psnr_db": _mean(reconstructed["psnr_db"]),
         "autoencoder_gradient_energy_ratio": _mean(reconstructed["gradient_energy_ratio"]),
+        "autoencoder_checkerboard_ratio": _mean(reconstructed["checkerboard_ratio"]),
         "baselines": {name: {key: row[key] for key in TO_TRUTH} for name, row in baselines.items()},
     }
 

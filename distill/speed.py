@@ -78,7 +78,7 @@ def profile_stage(
     if extent.parts:
         result["forward_ms"] = round(measure(lambda: run.forward().detach()), 1)
         result["forward_and_backward_ms"] = round(measure(run.backward), 1)
-    if stage.objective.kind != "distribution_matching":  # whose rollout is as long as chance says
+    if stage.critic_optimizer is None:  # what a critic is shown is not counted
         result |= _shares(stage, model, step_ms, matmul_ceiling(device))
     if extent.data is not None:
         result |= _from_disk(run, extent, step_ms)
@@ -209,7 +209,7 @@ def step_flops(
 ) -> float:
     """Floating-point operations one step must do: no recomputation, no masked-out attention.
 
-    Not of distribution matching.
+    Not of stages with a critic: rollouts are as long as chance says.
     """
     if stage.network_name == "autoencoder":
         assert not isinstance(model, WanModelConfig)

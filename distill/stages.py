@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from distill import lineage
+from distill.adversarial import AdversarialReconstruction, PatchCritic
 from distill.batches import (
     Batches,
     FrameBatches,
@@ -21,6 +22,7 @@ from distill.batches import (
     ResidentFrameBatches,
 )
 from distill.clips import ClipSet
+from distill.features import Perception
 from distill.histories import NoisyHistory
 from distill.lineage import ObjectiveConfig
 from distill.matching import DistributionMatching, DistributionMatchingConfig
@@ -55,6 +57,8 @@ KEPT: list[Any] = [
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
 ]
 
+OF_FRAMES = (Autoencoder, PatchCritic, Perception)  # the others are transformers
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
@@ -72,7 +76,7 @@ class StageConfig:
     model: Path  # relative to the working directory
     objective: ObjectiveConfig
     optimizer: OptimizerConfig
-    critic_optimizer: OptimizerConfig | None = None  # distribution matching only
+    critic_optimizer: OptimizerConfig | None = None  # of objectives that have a critic
     batch_size: int  # clips (or single frames) at once, per process
     accumulate: int = 1  # batches of which a step takes the mean gradient, one after another
     frames: int  # frames a clip; 1 for the autoencoder
@@ -94,8 +98,11 @@ class StageConfig:
     tensorboard: bool = False  # also write the log for tensorboard
 
     def __post_init__(self) -> None:
-        if (self.objective.kind == "distribution_matching") != (self.critic_optimizer is not None):
-            raise ValueError("critic_optimizer belongs to distribution_matching, and to it alone")
+        if _has_critic(self.objective) != (self.critic_optimizer is not None):
+            raise ValueError(
+                "critic_optimizer belongs to distribution_matching and to reconstruction with an"
+                " adversarial_weight, and to them alone"
+            )
         if self.accumulate < 1 or self.checkpoint_blocks < 0:
             raise ValueError(
                 "accumulate must be at least 1 and checkpoint_blocks not negative, got"
@@ -140,6 +147,12 @@ class StageConfig:
     @property
     def network_name(self) -> str:
         return "autoencoder" if self.objective.kind == "reconstruction" else "transformer"
+
+
+def _has_critic(objective: ObjectiveConfig) -> bool:
+    if isinstance(objective, ReconstructionConfig):
+        return objective.adversarial_weight > 0
+    return isinstance(objective, DistributionMatchingConfig)
 
 
 AnyModel = ModelConfig | WanModelConfig
@@ -266,15 +279,29 @@ def build_networks(
     *,
     untrained: bool = False,
 ) -> dict[str, nn.Module]:
-    """The networks a stage trains, by role; a critic begins as its teacher.
+    """The networks a stage trains, by role.
 
     With `untrained` teachers have random weights, for measuring speed.
     """
     networks = {"student": build_network(stage, model, init, device)}
-    if isinstance(stage.objective, DistributionMatchingConfig):
-        begin = None if untrained else _needed(stage, teacher)
-        networks["critic"] = build_network(stage, model, begin, device)
+    if _has_critic(stage.objective):
+        networks["critic"] = build_critic(stage, model, teacher, device, untrained=untrained)
     return networks
+
+
+def build_critic(
+    stage: StageConfig,
+    model: AnyModel,
+    teacher: Path | None,
+    device: torch.device | None = None,
+    *,
+    untrained: bool = False,
+) -> nn.Module:
+    """Who judges what the student makes: of clips it begins as the teacher, of frames from nothing."""
+    if isinstance(stage.objective, ReconstructionConfig):
+        return PatchCritic(stage.objective.critic_widths)
+    begin = None if untrained else _needed(stage, teacher)
+    return build_network(stage, model, begin, device)
 
 
 def ready(network: nn.Module, stage: StageConfig, processes: Processes) -> None:
@@ -341,10 +368,24 @@ def build_objective(
     if teacher is not None:
         raise ValueError(f"a {objective.kind} stage has no use for --teacher")
     if isinstance(objective, ReconstructionConfig):
-        return Reconstruction(objective, student)
+        return _reconstruction(stage, objective, networks)
     if isinstance(objective, EndpointRegressionConfig):
         return EndpointRegression(objective, student, _kernel(stage, model, device))
     return FlowMatching(objective, student, _kernel(stage, model, device))
+
+
+def _reconstruction(
+    stage: StageConfig, objective: ReconstructionConfig, networks: Mapping[str, nn.Module]
+) -> Objective:
+    student: Any = networks["student"]
+    perception = None
+    if objective.perceptual_weight:
+        perception = Perception(student.encoder)
+        if stage.compile:
+            compile_network(perception)
+    if "critic" not in networks:
+        return Reconstruction(objective, student, perception)
+    return AdversarialReconstruction(objective, student, networks["critic"], perception)
 
 
 def _needed(stage: StageConfig, teacher: Path | None) -> Path:
@@ -382,10 +423,10 @@ def _kernel(stage: StageConfig, model: AnyModel, device: torch.device) -> Attend
 
 
 def compile_network(network: nn.Module) -> None:
-    """Compile what repeats: the blocks of a transformer, or a whole autoencoder."""
+    """Compile what repeats: the blocks of a transformer, or the whole of what sees frames."""
     # the roles and shapes of stage 3, with and without gradients, are more cases than the default 8
     torch._dynamo.config.recompile_limit = 32
-    if isinstance(network, Autoencoder):
+    if isinstance(network, OF_FRAMES):
         network.compile(dynamic=False)
         return
     for block in _blocks(network):
@@ -394,8 +435,8 @@ def compile_network(network: nn.Module) -> None:
 
 
 def _blocks(network: nn.Module) -> list[nn.Module]:
-    """What repeats; an autoencoder has none."""
-    return [] if isinstance(network, Autoencoder) else list(network.blocks)  # type: ignore[arg-type]
+    """What repeats; a network of frames has none."""
+    return [] if isinstance(network, OF_FRAMES) else list(network.blocks)  # type: ignore[arg-type]
 
 
 def build_batches(
