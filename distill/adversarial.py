@@ -83,7 +83,7 @@ class AdversarialReconstruction:
         return "heard" if self._heard(moment) else "not yet heard"
 
     def _heard(self, moment: Moment) -> bool:
-        return moment.progress >= self.config.adversarial_from
+        return moment.step >= self.config.critic_lead_steps
 
     def loss(self, role: str, batch: FrameBatch, moment: Moment) -> tuple[Tensor, Metrics]:
         if role == "critic":

@@ -40,6 +40,8 @@ MEASURES = (
     Measure("changed prompt seen, share", ("prompt_change_visible",)),
     Measure("walks that collapsed", ("long_play", "collapse", "collapsed_walks")),
     Measure("autoencoder PSNR", ("autoencoder_psnr_db",), "dB"),
+    Measure("autoencoder gradient energy, of truth's", ("autoencoder_gradient_energy_ratio",)),
+    Measure("autoencoder checkerboard, of truth's", ("autoencoder_checkerboard_ratio",)),
 )  # fmt: skip
 BY_SAMPLER = (  # column, key of the row, horizon, form
     ("PSNR h1", "psnr_db", "1", "{:.1f}"),

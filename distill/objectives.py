@@ -72,7 +72,9 @@ class ReconstructionConfig:
     part: Literal["all", "decoder"] = "all"  # "decoder": the latents stay, so transformers fit on
     perceptual_weight: float = 0.0  # of the distance in the activations of its own encoder
     adversarial_weight: float = 0.0  # how hard a critic pushes, of how hard L1 pulls; 0: no critic
-    adversarial_from: float = 0.0  # training progress at which it begins to; it learns before, too
+    critic_lead_steps: int = (
+        0  # for which it learns before it is heard; a clock would count compilers
+    )
     critic_widths: tuple[int, ...] = (32, 64, 96)  # one per halving of the resolution, finest first
 
     def __post_init__(self) -> None:
@@ -80,11 +82,13 @@ class ReconstructionConfig:
             raise ValueError(
                 "perceptual_weight measures with the encoder, which must not move: set part: decoder"
             )
-        if self.adversarial_weight < 0 or not self.critic_widths:
+        if min(self.adversarial_weight, self.perceptual_weight, self.critic_lead_steps) < 0:
             raise ValueError(
-                "adversarial_weight must not be negative, and critic_widths not empty, got"
-                f" {self.adversarial_weight} and {self.critic_widths}"
+                "adversarial_weight, perceptual_weight and critic_lead_steps must not be negative,"
+                f" got {self.adversarial_weight}, {self.perceptual_weight}, {self.critic_lead_steps}"
             )
+        if not self.critic_widths:
+            raise ValueError("critic_widths needs an entry for each halving of the resolution")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

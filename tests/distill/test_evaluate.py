@@ -55,6 +55,7 @@ def _row(psnr: float) -> dict[str, object]:
         "ssim": {"1": 0.8, "32": 0.7},
         "perceptual": {"1": 0.1, "32": 0.2},
         "gradient_energy_ratio": {"1": 0.9, "32": 0.8},
+        "checkerboard_ratio": {"1": 0.2, "32": 0.4},
         "colour_drift": {"1": 0.01, "32": 0.02},
         "colour_variance_drift": {"1": 0.03, "32": 0.04},
         "motion_ratio": 0.9,
@@ -78,6 +79,7 @@ def test_the_headline_holds_what_is_played_and_not_the_other_samplers() -> None:
     assert found["gradient_energy_ratio"] == {"32": 0.8, "1000": 0.5}
     assert found["colour_drift"] == {"32": 0.02, "1000": 0.5}
     assert found["autoencoder_psnr_db"] == 27.5
+    assert found["autoencoder_checkerboard_ratio"] == 0.3
     assert set(found["baselines"]) == {
         "autoencoder", "repeat last true frame", "wrong camera, 2 steps"
     }  # fmt: skip
@@ -106,6 +108,7 @@ def test_the_truth_itself_is_measured_as_perfect() -> None:
     assert row["ssim"]["4"] == pytest.approx(1.0, abs=1e-4)
     assert row["perceptual"]["4"] == 0.0
     assert row["gradient_energy_ratio"]["4"] == row["motion_ratio"] == 1.0
+    assert row["checkerboard_ratio"]["4"] == 1.0
     assert true_features(truth, extent, ruler) is None  # too few clips
     assert "frechet" not in row
     other = measure(truth, _clips(2), extent, ruler, None)
