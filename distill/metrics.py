@@ -64,11 +64,12 @@ def gradient_energy(x: Tensor) -> Tensor:
 
 
 def checkerboard(x: Tensor) -> Tensor:
-    """Energy of patterns of alternating single pixels in each image [...]; black on white has 1.
+    """Energies [... 3] of three patterns of alternating single pixels in each image [...].
 
-    The mean over patches of 8x8 of how strongly they alternate all over: from row to row, from column
-    to column, or both. Pixels count for less at the borders of a patch, so that no plane or parabola of
-    brightness alternates. Rows and columns that fill no patch are left out.
+    Pixels alternate from row to row, from column to column, or both; the energy of such an image of
+    black and white is 1. It is the mean over patches of 8x8 of how strongly they alternate all over.
+    Pixels count for less at the borders of a patch, so that no plane or parabola of brightness
+    alternates. Rows and columns that fill no patch are left out.
     """
     rows, columns = (side // PATCH_PX for side in x.shape[-2:])
     cut = x.clamp(-1, 1)[..., : rows * PATCH_PX, : columns * PATCH_PX]
@@ -78,10 +79,18 @@ def checkerboard(x: Tensor) -> Tensor:
     patterns = [
         torch.outer(down, across) for down, across in ((odd, even), (even, odd), (odd, odd))
     ]
-    energies = [
-        (patches * pattern).sum((-2, -1)).square().mean((-3, -2, -1)) for pattern in patterns
-    ]
-    return torch.stack(energies).sum(0)
+    strengths = [(patches * pattern).sum((-2, -1)) for pattern in patterns]
+    return torch.stack([s.square().mean((-3, -2, -1)) for s in strengths], dim=-1)
+
+
+def checkerboard_ratio(made: Tensor, true: Tensor) -> float:
+    """How much more of the three patterns images [n 3 H W] have than true ones, in the worst case.
+
+    Each by itself: stripes and edges of real things are a hundred times what single pixels that
+    alternate both ways are, and in a sum would hide them.
+    """
+    energies = [checkerboard(images).mean(0) for images in (made, true)]
+    return float((energies[0] / energies[1].clamp_min(1e-12)).max())
 
 
 def colour(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from distill.features import Ruler, frechet_to_truth
-from distill.metrics import checkerboard, colour, frechet_distance, motion, ssim
+from distill.metrics import (
+    checkerboard,
+    checkerboard_ratio,
+    colour,
+    frechet_distance,
+    motion,
+    ssim,
+)
 from distill.run import load_autoencoder
 from tests.worldmodel import tiny
 from worldmodel.autoencoder import frames_to_float
@@ -90,11 +97,14 @@ def _alternating(down: int, across: int, size: int = 32) -> Tensor:
     return sign.expand(1, 3, -1, -1)
 
 
-@pytest.mark.parametrize(("down", "across"), [(1, 0), (0, 1), (1, 1)])
-def test_alternating_pixels_have_the_energy_of_their_amplitude(down: int, across: int) -> None:
+@pytest.mark.parametrize(("down", "across", "place"), [(1, 0, 0), (0, 1, 1), (1, 1, 2)])
+def test_alternating_pixels_have_the_energy_of_their_amplitude(
+    down: int, across: int, place: int
+) -> None:
     pattern = _alternating(down, across)
-    torch.testing.assert_close(checkerboard(pattern), torch.ones(1))
-    torch.testing.assert_close(checkerboard(0.1 * pattern + 0.3), torch.tensor([0.01]))
+    expected = functional.one_hot(torch.tensor([place]), 3).float()
+    torch.testing.assert_close(checkerboard(pattern), expected)
+    torch.testing.assert_close(checkerboard(0.1 * pattern + 0.3), 0.01 * expected)
 
 
 def test_flat_pictures_and_smooth_ones_have_no_checkerboard() -> None:
@@ -102,25 +112,28 @@ def test_flat_pictures_and_smooth_ones_have_no_checkerboard() -> None:
     ramp = (0.5 * at + 0.3 * at[:, None]).expand(1, 3, -1, -1)
     curve = (at.square() - at[:, None].square()).expand(1, 3, -1, -1)
     for picture in (torch.full((1, 3, 32, 32), 0.7), ramp, curve):
-        assert float(checkerboard(picture)) < 1e-8
+        assert float(checkerboard(picture).max()) < 1e-8
 
 
-def test_a_faint_checkerboard_stands_out_of_a_picture_and_one_in_a_corner_counts_for_its_share() -> (
-    None
-):
-    smooth = functional.avg_pool2d(_picture(), 5, 1, 2, count_include_pad=False)[..., :32]
-    patterned = smooth + 0.1 * _alternating(1, 1)
-    assert float(checkerboard(patterned)) > 10 * float(checkerboard(smooth))
+def test_a_checkerboard_in_a_corner_counts_for_its_share_of_the_image() -> None:
     corner = torch.zeros(1, 3, 32, 32)
     corner[..., :8, :8] = 0.1 * _alternating(1, 1)[..., :8, :8]
-    torch.testing.assert_close(checkerboard(corner), torch.tensor([0.01 / 16]))
+    torch.testing.assert_close(checkerboard(corner)[0, 2], torch.tensor(0.01 / 16))
 
 
 def test_a_checkerboard_is_measured_in_each_image_whatever_its_size() -> None:
     both = torch.stack([torch.zeros(1, 3, 32, 32), _alternating(1, 1)])[..., :30, :19]
     found = checkerboard(both)
-    assert found.shape == (2, 1)
-    torch.testing.assert_close(found[:, 0], torch.tensor([0.0, 1.0]))
+    assert found.shape == (2, 1, 3)
+    torch.testing.assert_close(found[:, 0, 2], torch.tensor([0.0, 1.0]))
+
+
+def test_a_faint_checkerboard_stands_out_of_a_picture_that_is_full_of_stripes() -> None:
+    true = _picture(size=64)[..., :32, :32] * 0.5 + 0.2 * _alternating(0, 1)
+    assert checkerboard_ratio(true, true) == 1.0
+    assert checkerboard_ratio(true + 0.05 * _alternating(1, 1), true) > 2
+    blurred = functional.avg_pool2d(true, 3, 1, 1, count_include_pad=False)
+    assert checkerboard_ratio(blurred, true) < 0.5
 
 
 def test_motion_is_the_share_of_the_range_a_pixel_changes_by() -> None:
