@@ -86,7 +86,7 @@ def checkerboard(x: Tensor) -> Tensor:
 def checkerboard_ratio(made: Tensor, true: Tensor) -> float:
     """How much more of the three patterns images [n 3 H W] have than true ones, in the worst case.
 
-    Each by itself: stripes and edges of real things are a hundred times what single pixels that
+    Each by itself: stripes and edges of real things are ten times what single pixels that
     alternate both ways are, and in a sum would hide them.
     """
     energies = [checkerboard(images).mean(0) for images in (made, true)]
