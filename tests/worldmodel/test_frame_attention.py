@@ -323,4 +323,4 @@ def test_on_a_gpu_dense_pieces_are_flex_attention_within_bfloat16(compiled: bool
     flex = _with_gradients(fused, inputs, weights)
     for name, here, known in zip(("mixed", "q", "k", "v"), found, flex, strict=True):
         apart = (here.float() - known.float()).norm() / known.float().norm()
-        assert float(apart) < 0.01, name
+        assert float(apart) < 0.02, name
