@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask
 
 from distill.networks import Transformer
 from worldmodel import attention
-from worldmodel.attention import Attend, TeacherForcing
+from worldmodel.attention import Attend, FrameMask, TeacherForcing
 from worldmodel.kv_cache import CacheConfig
 from worldmodel.transformer import Geometry
 
@@ -71,7 +70,7 @@ class CleanHistory:
 class _Recording(TeacherForcing):
     """Clean frames see clean frames, and their keys and values are kept."""
 
-    def __init__(self, mask: BlockMask | Tensor) -> None:
+    def __init__(self, mask: FrameMask) -> None:
         self.mask = mask
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -85,7 +84,7 @@ class _Recording(TeacherForcing):
 class Beside(TeacherForcing):
     """Frames see themselves and what was remembered of others, as a mask says."""
 
-    def __init__(self, keys: Tensor, values: Tensor, mask: BlockMask | Tensor) -> None:
+    def __init__(self, keys: Tensor, values: Tensor, mask: FrameMask) -> None:
         """Remembered `keys` and `values` [b f p g d]; `mask`: of f remembered frames, then the new."""
         self.mask, self.keys, self.values = mask, keys, values
 
@@ -99,7 +98,7 @@ def mask_of_frames(
     frames: tuple[int, int],
     tokens: int,
     device: torch.device,
-) -> BlockMask | Tensor:
+) -> FrameMask:
     """`seen` between the tokens of so many query and key frames."""
     queries, keys = (torch.arange(count, device=device) for count in frames)
     return attention.mask_of_frames(seen(queries[:, None], keys[None]), tokens)

@@ -49,8 +49,9 @@ from worldmodel.runtime import fastest_dtype, prepare
 from worldmodel.transformer import TransformerConfig, WorldTransformer
 from worldmodel.wan import WanConfig
 
-# what is not computed again in compiled blocks: attention by a mask of tiles, dense, and on CPUs
+# what is not computed again in compiled blocks: attention by a mask, dense, and on CPUs
 KEPT: list[Any] = [
+    torch.ops.worldmodel.attend_frames.default,
     torch.ops.higher_order.flex_attention,
     torch.ops.aten._scaled_dot_product_flash_attention.default,
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,

@@ -2,7 +2,7 @@
 
 L0  worldmodel/{types,config,motion,trajectory,prompts}   numpy and PyYAML, never torch
 L1  worldmodel/{flow,prope,rope,...}              tensor functions
-L2  worldmodel/{kv_cache,attention,transformer,wan,autoencoder,tiny_decoder,sampler}
+L2  worldmodel/{kv_cache,attention,frame_attention,transformer,wan,autoencoder,tiny_decoder,sampler}
 L3  worldmodel/{cuda_graph,compiled,captured,fp8,checkpoint,models,convert,session}    the running world
 L4  engine/, distill/                             neither knows the other
 L5  play.py, distill/commands/bringing.py         where the two sides meet
@@ -32,6 +32,7 @@ TENSOR_FILES = (
     "rope",
     "kv_cache",
     "attention",
+    "frame_attention",
     "transformer",
     "autoencoder",
     "sampler",

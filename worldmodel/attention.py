@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
+from worldmodel.frame_attention import FEWEST_TOKENS, attend_frames, can_attend
 from worldmodel.kv_cache import CacheConfig, KVCache
 
 # Tiles of the fused kernel and its backward pass for heads of up to 64 channels, measured on an H100
@@ -154,18 +155,23 @@ class TeacherForcing:
         device: torch.device,
         block_frames: int = 1,
     ) -> None:
-        self.mask: BlockMask | Tensor
+        self.mask: FrameMask
         index = torch.arange(2 * frames, device=device)
         seen = _teacher_forced(index[:, None], index[None], frames, cache, block_frames)
         self.mask = mask_of_frames(seen, tokens)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        mask = self.mask
+        if isinstance(mask, LargeFrames):
+            if can_attend(q, k):
+                return attend_frames(q, k, v, mask.seen)
+            mask = mask.tiles
         queries, keys, values = _sequence(q), _sequence(k), _sequence(v)
-        if isinstance(self.mask, Tensor):
-            return _frames(_dense(queries, keys, values, self.mask), q)
+        if isinstance(mask, Tensor):
+            return _frames(_dense(queries, keys, values, mask), q)
         tiles = TILES if q.shape[-1] <= NARROW else None
         mixed: Any = flex_attention(
-            queries, keys, values, block_mask=self.mask, enable_gqa=True, kernel_options=tiles
+            queries, keys, values, block_mask=mask, enable_gqa=True, kernel_options=tiles
         )
         return _frames(mixed, q)
 
@@ -181,10 +187,22 @@ def _teacher_forced(
     return (~key_noisy & cache.holds(newest, key % frames)) | itself
 
 
-def mask_of_frames(seen: Tensor, tokens: int) -> BlockMask | Tensor:
-    """`seen` [queries keys] of frames as a mask of their tokens: tiles on a GPU, else all pairs."""
+@dataclass(frozen=True, slots=True)
+class LargeFrames:
+    """Frames that `attend_frames` is for; tiles serve heads and types that it does not take."""
+
+    seen: Tensor  # bool [queries keys], on the CPU
+    tiles: BlockMask
+
+
+FrameMask = LargeFrames | BlockMask | Tensor
+
+
+def mask_of_frames(seen: Tensor, tokens: int) -> FrameMask:
+    """`seen` [queries keys] of frames as a mask of their tokens: of a GPU's kernels, else all pairs."""
     if seen.is_cuda:
-        return tiles_of_frames(seen, tokens)
+        tiles = tiles_of_frames(seen, tokens)
+        return LargeFrames(seen.cpu(), tiles) if tokens >= FEWEST_TOKENS else tiles
     return seen.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
 
 
