@@ -32,11 +32,14 @@ from distill.rollout import Views
 from distill.scenes.paths import draw_commands, viewpoints_for
 from distill.viewpoints import viewpoint_of
 from worldmodel.autoencoder import frames_to_float, frames_to_uint8
+from worldmodel.motion import Viewpoint
+from worldmodel.types import MotionLimits
 
 REPORTED = (32, 100, 300, 1000, 3000, 10_000)  # frames after the last true one
 SHOWN = (1, 10, 30, 100, 300, 1000, 3000, 10_000)  # of which pictures are kept
 KEPT_FRAMES = 1000  # of each walk, for videos
 RESTED = (10, 50, 100, 200, 500, 1000)  # frames of rest after which the picture is looked at
+GLANCE_FRAMES = 32  # of a walk after which whoever walks sees again where they look
 WINDOW_FRAMES = 50  # statistics of a moment are those of the frames up to it
 CURVE_POINTS = 40
 FIELDS = ("gradient_energy", "mean", "variance", "motion")
@@ -157,9 +160,7 @@ def walk_on(model: Model, truth: Truth, known: int, frames: int) -> Views:
     cameras = []
     for clip, poses in enumerate(truth.views.cameras.cpu().numpy()):
         random = np.random.default_rng((SEED, clip))
-        start = viewpoint_of(poses[known - 1])
-        commands = draw_commands(random, "wander", frames, rate, start.pitch_rad)
-        walked = viewpoints_for(commands, rate, limits, start)[1:]
+        walked = _walked(random, viewpoint_of(poses[known - 1]), frames, rate, limits)
         cameras.append([*poses[:known], *(point.camera_from_world() for point in walked)])
     lens = truth.views.intrinsics[:, :known]
     return Views(
@@ -167,6 +168,22 @@ def walk_on(model: Model, truth: Truth, known: int, frames: int) -> Views:
         intrinsics=torch.cat([lens, lens[:, -1:].expand(-1, frames, -1)], dim=1),
         words=truth.views.words,
     )
+
+
+def _walked(
+    random: np.random.Generator, start: Viewpoint, frames: int, rate: float, limits: MotionLimits
+) -> list[Viewpoint]:
+    """Piece by piece, as clips are drawn, each from how the head is bent then.
+
+    Limits cut some looks short. Drawn all at once a walk would not know, and end with its eyes in the
+    sky or on the ground, where there is nothing to be sharp.
+    """
+    walked = [start]
+    while len(walked) <= frames:
+        count = min(GLANCE_FRAMES, frames + 1 - len(walked))
+        commands = draw_commands(random, "wander", count, rate, walked[-1].pitch_rad)
+        walked += viewpoints_for(commands, rate, limits, walked[-1])[1:]
+    return walked[1:]
 
 
 def rest(truth: Truth, frames: int) -> Views:

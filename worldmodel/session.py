@@ -642,12 +642,12 @@ class WorldSession:
         self._at = lambda _held: compiled
 
     def _example(self) -> tuple[Tensor, ...]:
-        """Inputs of `Sampler.denoise`."""
-        config, level = self._transformer.config, self._level(1.0)
+        """Inputs of `Sampler.denoise`: one step from noise to the end."""
+        config = self._transformer.config
         shape = (1, self._block, config.tokens_per_frame, config.latent_channels)
-        latent = torch.zeros(shape, device=self.device)
+        latent = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
         places = self._places([Camera(np.eye(4), self.playable.intrinsics)] * self._block)
-        return latent, level, level.clone(), self._words, *places
+        return latent, self._level(1.0), self._level(0.0), self._words, *places
 
 
 def load_session(

@@ -114,9 +114,11 @@ def test_an_epoch_shows_every_clip_once_over_all_processes(tmp_path: Path) -> No
     assert sorted(shown) == list(range(8))
 
 
-def test_poses_are_relative_to_the_middle_frame(tmp_path: Path) -> None:
+def test_poses_are_relative_to_where_the_middle_frame_stands(tmp_path: Path) -> None:
     batch = _latent_batches(write_clips(tmp_path / "c", latents=True)).at(0)
-    assert batch.camera_from_anchor[:, 2].allclose(batch.camera_from_anchor.new_tensor(np.eye(4)))
+    middle = batch.camera_from_anchor[:, 2]
+    assert middle[:, :3, 3].abs().max() < 1e-12
+    assert middle[:, 2, 0].abs().max() < 1e-12  # and where it looks, but level
 
 
 def test_prefetching_keeps_the_order() -> None:

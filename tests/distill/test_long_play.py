@@ -98,6 +98,15 @@ def test_statistics_do_not_depend_on_how_many_frames_are_decoded_at_once(
     assert whole.statistics().motion.shape == (2, 8)
 
 
+def test_who_walks_for_long_keeps_looking_about_where_clips_do() -> None:
+    """Their truth is what walks are held against: it shows no thousand frames of sky."""
+    truth = _truth()
+    cameras = walk_on(_model(), truth, KNOWN, 1000).cameras[:, KNOWN:].numpy()
+    bent = np.abs([[viewpoint_of(pose).pitch_rad for pose in walk] for walk in cameras])
+    assert np.median(bent) < np.radians(10.0)
+    assert np.mean(bent > np.radians(35.0)) < 0.1
+
+
 def test_of_a_long_walk_only_its_beginning_and_some_moments_are_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

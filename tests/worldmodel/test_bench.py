@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.worldmodel import tiny_wan
+from tests.worldmodel import tiny, tiny_wan
 from worldmodel import config as strict
 from worldmodel.__main__ import main
-from worldmodel.bench_rollout import pass_tflop
+from worldmodel.bench_rollout import _relative_error, pass_tflop
 from worldmodel.models import WanModelConfig
 
 NANO = ["bench", "--config", str(tiny_wan.NANO), "--device", "cpu"]
@@ -60,3 +61,11 @@ def test_a_converted_model_is_measured_as_it_is_played(tmp_path: Path) -> None:
     folder, out = tiny_wan.model_folder(tmp_path, *chunks), tmp_path / "speed.json"
     assert main(["bench", str(folder), "--device", "cpu", "--frames", "3", "--out", str(out)]) == 0
     assert json.loads(out.read_text("utf-8"))["frames_per_second"] > 0
+
+
+def test_the_pass_that_is_compared_in_8_bits_leads_from_noise_to_an_end() -> None:
+    session, other = tiny.session(), tiny.session()
+    made, same = session.denoising(0)(), other.denoising(0)()
+    assert made.isfinite().all() and float(made.std()) > 0.1
+    assert torch.equal(made, same)
+    assert _relative_error(1.01 * made, made) == pytest.approx(0.01, rel=1e-3)
