@@ -158,6 +158,7 @@ class ExportStep:
     overrides: tuple[str, ...] = ()
     autoencoder: str
     transformer: str
+    averaged_with: tuple[str, ...] = ()  # more transformers; the model is the mean of all
     data: str | None = None  # what lens, rate, limits, licence, starts and card are taken from
 
     settings: ClassVar[type[Any]] = PlayableConfig
@@ -166,10 +167,11 @@ class ExportStep:
     @property
     def reads(self) -> tuple[str, ...]:
         data = () if self.data is None else (self.data,)
-        return self.autoencoder, self.transformer, *data
+        return self.autoencoder, self.transformer, *self.averaged_with, *data
 
     def arguments(self, at: Place) -> list[str]:
         parts = ["--autoencoder", at(self.autoencoder), "--transformer", at(self.transformer)]
+        parts += [word for name in self.averaged_with for word in ("--averaged-with", at(name))]
         parts += [] if self.data is None else ["--data", at(self.data)]
         return [str(self.config), *self.overrides, *parts, "--overwrite"]
 

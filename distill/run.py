@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -206,25 +206,51 @@ def load_transformer(folder: Path) -> WorldTransformer:
     return network.eval()
 
 
+def averaged_transformer(folders: Sequence[Path]) -> WorldTransformer:
+    """The mean of the weights of transformers that came from the same one.
+
+    What they learned apart it has a share of, and it is often better than each.
+    Source: Wortsman et al., arXiv 2203.05482 (model soups).
+
+    Raises:
+        ValueError: if they are of different shapes.
+    """
+    first, *others = networks = [load_transformer(folder) for folder in folders]
+    for folder, other in zip(folders[1:], others, strict=True):
+        if other.config != first.config:
+            raise ValueError(
+                f"{folder}: cannot be averaged with {folders[0]}: its transformer has another config"
+            )
+    states = [network.state_dict() for network in networks]
+    mean = {key: torch.stack([state[key] for state in states]).mean(0) for key in states[0]}
+    first.load_state_dict(mean)
+    return first
+
+
 def export(
     playable: PlayableConfig,
     autoencoder: Path,
     transformer: Path,
     out: Path,
     data: Path | None = None,
+    averaged_with: Sequence[Path] = (),
 ) -> None:
     """Write a playable model folder from two run or model folders; Wan models: from a converted one too.
 
     `data` are the clips it was made of: lens, rate, limits of motion, licence and what frames look like
-    are then theirs, and the folder gets start frames and a card.
+    are then theirs, and the folder gets start frames and a card. `averaged_with`: more transformers, of
+    which the model is the mean.
 
     Raises:
         ValueError: if weights or clips are not what they should be.
     """
     if stored_kind(transformer, "transformer") == KIND:
+        if averaged_with:
+            raise ValueError(f"{transformer}: a Wan model; only our own transformers are averaged")
         export_wan(playable, autoencoder, transformer, out, data)
         return
-    encoder, network = load_autoencoder(autoencoder), load_transformer(transformer)
+    encoder = load_autoencoder(autoencoder)
+    network = averaged_transformer([transformer, *averaged_with])
     if data is None:
         save_model(out, playable, encoder, network)
         return

@@ -60,7 +60,8 @@ def profile_stage(
     """
     device = processes.device
     torch.manual_seed(stage.seed)
-    run = _Run(stage, model, processes)
+    told = extent.data is not None and extent.data.exists() and ClipSet(extent.data).prompts_change
+    run = _Run(stage, model, processes, words_change=told)
     began = time.perf_counter()
     run.step()
     _synchronise(device)
@@ -117,14 +118,16 @@ class _Endless:
 class _Run:
     """One stage with random weights and teachers, step by step."""
 
-    def __init__(self, stage: StageConfig, model: AnyModel, processes: Processes) -> None:
+    def __init__(
+        self, stage: StageConfig, model: AnyModel, processes: Processes, *, words_change: bool
+    ) -> None:
         self.stage, self.model, self.processes = stage, model, processes
         device = processes.device
         networks = build_networks(stage, model, None, None, device, untrained=True)
         for network in networks.values():
             ready(network, stage, processes)
         self._objective = build_objective(stage, model, networks, None, processes, untrained=True)
-        self.batch = random_batch(stage, model, device)
+        self.batch = random_batch(stage, model, device, words_change=words_change)
         self._moment = Moment(0, 0.0, torch.Generator(device).manual_seed(processes.rank))
         read = _Endless(self.batch)
         self._trainer = Trainer(stage, networks, self._objective, read, Path(), processes)
@@ -141,8 +144,13 @@ class _Run:
         self._trainer.advance(batches or [self.batch] * self.stage.accumulate, 0.0)
 
 
-def random_batch(stage: StageConfig, model: AnyModel, device: torch.device) -> Any:
-    """A batch of the stage's shape: noise, seen from cameras that all stand at the origin."""
+def random_batch(
+    stage: StageConfig, model: AnyModel, device: torch.device, *, words_change: bool = False
+) -> Any:
+    """A batch of the stage's shape: noise, seen from cameras that all stand at the origin.
+
+    With `words_change` it has words for every frame, as data have in which prompts change.
+    """
     if stage.network_name == "autoencoder":
         assert not isinstance(model, WanModelConfig)
         size = (stage.batch_size, model.autoencoder.height_px, model.autoencoder.width_px, 3)
@@ -158,7 +166,7 @@ def random_batch(stage: StageConfig, model: AnyModel, device: torch.device) -> A
         camera_from_anchor=poses,
         intrinsics=torch.ones(b, f, 4, device=device),
         time=torch.arange(f, device=device).float().expand(b, f).contiguous(),
-        words=torch.zeros(b, prompt, device=device),
+        words=torch.zeros(b, *([f] if words_change else []), prompt, device=device),
     )
 
 

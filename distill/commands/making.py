@@ -82,6 +82,13 @@ def _add_making(command: Command) -> None:
     export.add_argument("overrides", nargs="*", help="key.path=value")
     export.add_argument("--autoencoder", type=Path, required=True, help="run folder")
     export.add_argument("--transformer", type=Path, required=True, help="run or model folder")
+    export.add_argument(
+        "--averaged-with",
+        type=Path,
+        action="append",
+        default=[],
+        help="another: their mean is exported",
+    )
     export.add_argument("--data", type=Path, help="its clips: lens, limits, licence, starts, card")
     export.add_argument("--overwrite", action="store_true")
     export.add_argument("--out", type=Path, required=True)
@@ -206,7 +213,7 @@ def _export(arguments: argparse.Namespace) -> None:
     refuse_to_overwrite(arguments)
     playable = strict.load(arguments.config, PlayableConfig, arguments.overrides)
     parts = arguments.autoencoder, arguments.transformer
-    export(playable, *parts, arguments.out, arguments.data)
+    export(playable, *parts, arguments.out, arguments.data, arguments.averaged_with)
 
 
 def _starts(arguments: argparse.Namespace) -> None:

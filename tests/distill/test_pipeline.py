@@ -8,19 +8,22 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from distill.__main__ import main
 from distill.clips import ClipSet
 from distill.pipeline import Machine, _settings, in_lanes, run_pipeline, summary
 from distill.pipeline_steps import ExportStep, Given, PipelineConfig, Step
-from distill.run import load_transformer
+from distill.run import averaged_transformer, load_transformer
+from tests.distill.clip_maker import write_clips
 from worldmodel import config as strict
 from worldmodel.session import load_session
 from worldmodel.types import Camera, Start
@@ -295,6 +298,35 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert message in error
     assert len(error.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def _stage_1(folder: Path, latents: Path, *words: str) -> Path:
+    command = ["train", "configs/stage/nano/1.yaml", "steps=1", *words, "--data", str(latents)]
+    assert main([*command, "--out", str(folder), "--device", "cpu"]) == 0
+    return folder
+
+
+def test_an_exported_transformer_may_be_the_mean_of_some(tmp_path: Path) -> None:
+    latents = write_clips(tmp_path / "latents", latents=True)
+    one, other = (_stage_1(tmp_path / str(n), latents, f"seed={n}") for n in (1, 2))
+    mean, (a, b) = averaged_transformer([one, other]), map(load_transformer, (one, other))
+    states = [network.state_dict() for network in (mean, a, b)]
+    for key, found in states[0].items():
+        torch.testing.assert_close(found, (states[1][key] + states[2][key]) / 2)
+    assert any(not torch.equal(states[1][key], states[2][key]) for key in states[0])
+
+
+def test_transformers_of_different_shapes_have_no_mean(tmp_path: Path) -> None:
+    latents = write_clips(tmp_path / "latents", latents=True)
+    with pytest.raises(ValueError, match=r"cannot be averaged with .*assets/pocket"):
+        averaged_transformer([Path("assets/pocket"), _stage_1(tmp_path / "1", latents)])
+
+
+def test_a_pipeline_waits_for_all_that_an_export_is_the_mean_of() -> None:
+    step = replace(_steps(a=("x", "y"))[0], averaged_with=("z",))
+    assert step.reads == ("x", "y", "z")
+    words = step.arguments(lambda name: f"/{name}")
+    assert words[words.index("--averaged-with") + 1] == "/z"
 
 
 def _steps(**reads: tuple[str, ...]) -> list[ExportStep]:

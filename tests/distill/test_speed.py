@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from distill.batches import LatentBatch
 from distill.networks import make_transformer
+from distill.objectives import FlowMatching, Moment
 from distill.processes import Processes
 from distill.speed import Extent, profile_stage, random_batch, step_flops
 from distill.stages import load_stage
+from tests.distill.clip_maker import write_clips
 from worldmodel.attention import attend_all
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -83,3 +86,26 @@ def test_a_wan_stage_is_profiled_with_random_weights_and_from_disk(
     assert result["step_ms"] > 0
     assert 0 < result["from_disk_share_of_synthetic"] < 10
     assert ("mfu" in result) == (name != "wan-3")
+
+
+@pytest.mark.parametrize("change", [False, True])
+def test_the_batch_that_is_profiled_has_words_as_the_data_have(
+    change: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that was captured with one prompt a clip takes no batch with one a frame."""
+    stage, model = load_stage(Path("configs/stage/nano/1.yaml"), [])
+    data, shapes = write_clips(tmp_path / "data", frames=stage.frames, latents=True), set()
+    if change:
+        monkeypatch.setattr("distill.clips.ClipSet.prompts_change", True)
+        monkeypatch.setattr(
+            "distill.clips.ClipSet.frame_prompts", lambda *_: ["meadow"] * stage.frames
+        )
+    plain = FlowMatching.loss
+
+    def watched(self: FlowMatching, role: str, batch: LatentBatch, moment: Moment) -> Any:
+        shapes.add(tuple(batch.words.shape))
+        return plain(self, role, batch, moment)
+
+    monkeypatch.setattr(FlowMatching, "loss", watched)
+    profile_stage(stage, model, ALONE, Extent(steps=1, warm=0, parts=False, data=data))
+    assert len(shapes) == 1 and len(shapes.pop()) == (3 if change else 2)
