@@ -63,6 +63,11 @@ class DistributionMatchingConfig:
     stream_onward: float = 0.0  # share of ends of a clip where it goes on into another, not back
     truth_weight: float = 0.0  # of the distance to the true frames, where they are near
     truth_frames: int = 8  # how many generated frames after true ones are near
+    # of a discriminator that knows true frames: how hard it pushes, of how hard L1 pulls; 0: none
+    adversarial_weight: float = 0.0
+    discriminator_width: int = 128
+    discriminator_noise: float = 0.1  # on all that it sees, truth included
+    discriminator_lead_steps: int = 200  # in which it learns and is not yet heard
 
     def __post_init__(self) -> None:
         for name in ("student_steps", "first_frame_steps", "block_frames", "critic_updates"):
@@ -92,6 +97,11 @@ class DistributionMatchingConfig:
             raise ValueError(
                 "stream_onward is a share of the ends of streams, in [0, 1], and needs stream_share;"
                 f" got {self.stream_onward} and {self.stream_share}"
+            )
+        if min(self.adversarial_weight, self.discriminator_noise) < 0.0:
+            raise ValueError(
+                "adversarial_weight and discriminator_noise must not be negative, got"
+                f" {self.adversarial_weight} and {self.discriminator_noise}"
             )
         self._refuse_rollout_keys_without_a_rollout()
 
@@ -150,10 +160,13 @@ class DistributionMatching:
         teacher: Transformer,
         cache: CacheConfig,
         attend: Attend | None = None,
+        discriminator: nn.Module | None = None,
     ) -> None:
         """`attend` shows the student its history, where that is not its own rollout."""
         self.config, self.cache = config, cache
-        self.trained = {"student": student, "critic": critic}
+        self.trained: dict[str, nn.Module] = {"student": student, "critic": critic}
+        if discriminator is not None:
+            self.trained["discriminator"] = discriminator
         self._plain: Transformer = student
         self._teacher = teacher.requires_grad_(False)
         self._kernels = [attend or attend_all] * self._plain.config.layers
@@ -163,9 +176,12 @@ class DistributionMatching:
         self._first_levels = flow.schedule(config.first_frame_steps, config.shift)
         self._player: Player | None = None  # made when the first batch shows how large it is
         self._stream: Stream | None = None
+        self._shown: tuple[Tensor, Tensor] | None = None  # latents and words the critic saw last
 
     def due(self, step: int) -> Sequence[str]:
-        return ("critic",) if step % self.config.critic_updates else ("student", "critic")
+        """The discriminator comes after the critic, which made what both see."""
+        learn = tuple(role for role in self.trained if role != "student")
+        return learn if step % self.config.critic_updates else ("student", *learn)
 
     def case(self, moment: Moment) -> Hashable:  # noqa: ARG002
         # every rollout exits where its step says, and consists of captured graphs itself
@@ -179,6 +195,8 @@ class DistributionMatching:
         self._stream = Stream.of_tensors(state) if state else None
 
     def loss(self, role: str, batch: LatentBatch, moment: Moment) -> tuple[Tensor, Metrics]:
+        if role == "discriminator":
+            return self._discrimination(batch, moment)
         with torch.set_grad_enabled(role == "student"):
             made = self._made(batch, moment)
         latents = made.latents
@@ -190,6 +208,7 @@ class DistributionMatching:
             return self._score(network, batch.latents.float(), noisy, sigma, words, made.geometry)
 
         if role == "critic":
+            self._shown = latents.detach(), made.words
             predicted = score(self.trained["critic"], made.words)
             return losses.flow_matching(predicted, latents.detach(), noise), {}
         with torch.no_grad():
@@ -201,7 +220,31 @@ class DistributionMatching:
         loss = losses.distribution_matching(latents, real_x0, fake_x0)
         if made.near is not None and made.truth is not None:
             loss = loss + self.config.truth_weight * functional.mse_loss(made.near, made.truth)
+        if "discriminator" in self.trained and moment.step >= self.config.discriminator_lead_steps:
+            push = self._push(latents, made.words, moment)
+            loss = loss + self.config.adversarial_weight * losses.pushed(latents, push)
         return loss, {}
+
+    def _discrimination(self, batch: LatentBatch, moment: Moment) -> tuple[Tensor, Metrics]:
+        """Of true clips, and of what the critic of the same step was shown."""
+        assert self._shown is not None, "the critic comes first"
+        of_made = self._opinion(*self._shown, moment)
+        of_truth = self._opinion(batch.latents.float(), batch.words, moment)
+        right = ((of_truth > 0).float().mean() + (of_made < 0).float().mean()) / 2
+        return losses.told_apart(of_truth, of_made), {"right": right}
+
+    def _push(self, latents: Tensor, words: Tensor, moment: Moment) -> Tensor:
+        """The gradient at latents [b f p c] of looking less true; none reaches any weights."""
+        seen = latents.detach().requires_grad_()
+        with torch.enable_grad():
+            doubt = losses.believed(self._opinion(seen, words, moment))
+        (push,) = torch.autograd.grad(doubt, seen)
+        return push
+
+    def _opinion(self, latents: Tensor, words: Tensor, moment: Moment) -> Tensor:
+        noisy = latents + self.config.discriminator_noise * noise_like(latents, moment)
+        opinion: Tensor = self.trained["discriminator"](noisy, words)
+        return opinion
 
     def _made(self, batch: LatentBatch, moment: Moment) -> Made:
         """What the student makes of its history."""

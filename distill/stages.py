@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from distill import lineage
-from distill.adversarial import AdversarialReconstruction, PatchCritic
+from distill.adversarial import AdversarialReconstruction, Discriminator, PatchCritic
 from distill.batches import (
     Batches,
     FrameBatches,
@@ -58,7 +58,7 @@ KEPT: list[Any] = [
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
 ]
 
-OF_FRAMES = (Autoencoder, PatchCritic, Perception)  # the others are transformers
+OF_FRAMES = (Autoencoder, Discriminator, PatchCritic, Perception)  # the others are transformers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +114,8 @@ class StageConfig:
             scored = self.objective.scored_frames
             if scored is not None and scored > self.frames:
                 raise ValueError(f"scored_frames {scored} of a rollout of {self.frames} frames")
+            if self.objective.adversarial_weight and self.accumulate > 1:
+                raise ValueError("a discriminator sees one batch a step: accumulate must be 1")
         if self.objective.kind == "endpoint_regression" and (
             self.time_reversal or self.prompt_dropout
         ):
@@ -140,10 +142,10 @@ class StageConfig:
             )
 
     def optimizer_of(self, role: str) -> OptimizerConfig:
-        if role == "critic":
-            assert self.critic_optimizer is not None
-            return self.critic_optimizer
-        return self.optimizer
+        if role == "student":
+            return self.optimizer
+        assert self.critic_optimizer is not None
+        return self.critic_optimizer
 
     @property
     def network_name(self) -> str:
@@ -154,6 +156,10 @@ def _has_critic(objective: ObjectiveConfig) -> bool:
     if isinstance(objective, ReconstructionConfig):
         return objective.adversarial_weight > 0
     return isinstance(objective, DistributionMatchingConfig)
+
+
+def _has_discriminator(objective: ObjectiveConfig) -> bool:
+    return isinstance(objective, DistributionMatchingConfig) and objective.adversarial_weight > 0
 
 
 AnyModel = ModelConfig | WanModelConfig
@@ -178,6 +184,10 @@ def load_stage(path: Path, overrides: list[str]) -> tuple[StageConfig, AnyModel]
 def _check_wan(stage: StageConfig) -> None:
     if stage.objective.kind in ("reconstruction", "endpoint_regression"):
         raise ValueError(f"no {stage.objective.kind} stage trains one")
+    if _has_discriminator(stage.objective):
+        raise ValueError(
+            "adversarial_weight must be 0: a discriminator knows words, not embeddings"
+        )
     if stage.time_reversal:
         raise ValueError("time_reversal must be 0: a latent holds four frames, the first one")
     if stage.sample_every:
@@ -287,7 +297,16 @@ def build_networks(
     networks = {"student": build_network(stage, model, init, device)}
     if _has_critic(stage.objective):
         networks["critic"] = build_critic(stage, model, teacher, device, untrained=untrained)
+    if _has_discriminator(stage.objective):
+        networks["discriminator"] = _discriminator(stage, model)
     return networks
+
+
+def _discriminator(stage: StageConfig, model: AnyModel) -> Discriminator:
+    assert isinstance(stage.objective, DistributionMatchingConfig)
+    config = model.transformer
+    words, width = max(len(config.vocabulary), 1), stage.objective.discriminator_width
+    return Discriminator(config.grid, config.latent_channels, words, width)
 
 
 def build_critic(
@@ -365,7 +384,15 @@ def build_objective(
         return Consistency(objective, student, frozen(), average, attend)
     if isinstance(objective, DistributionMatchingConfig):
         critic, attend = networks["critic"], _kernel(stage, model, device)
-        return DistributionMatching(objective, student, critic, frozen(), model.cache, attend)
+        return DistributionMatching(
+            objective,
+            student,
+            critic,
+            frozen(),
+            model.cache,
+            attend,
+            networks.get("discriminator"),
+        )
     if teacher is not None:
         raise ValueError(f"a {objective.kind} stage has no use for --teacher")
     if isinstance(objective, ReconstructionConfig):

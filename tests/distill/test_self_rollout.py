@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 from torch.nn.functional import scaled_dot_product_attention
 
 from distill import losses
+from distill.adversarial import Discriminator
 from distill.batches import LatentBatch, to_device
 from distill.gradients import Gradients
 from distill.matching import DistributionMatching, DistributionMatchingConfig
@@ -405,6 +406,64 @@ def test_near_true_frames_the_loss_is_also_the_distance_to_the_truth() -> None:
     all_of_it = (made[:, 1:] - batch.latents[:, 1:].float()).square().mean()
     further = loss(0.5, 2 * FRAMES) - loss(0.0)
     torch.testing.assert_close(further, 0.5 * all_of_it, rtol=1e-3, atol=1e-6)
+
+
+def _with_discriminator(weight: float = 0.5) -> DistributionMatching:
+    config = replace(CONFIG, adversarial_weight=weight, discriminator_lead_steps=3)
+    networks = [tiny.transformer() for _ in range(3)]
+    torch.manual_seed(4)
+    discriminator = Discriminator((2, 4), 4, 1, 8)
+    return DistributionMatching(config, *networks, tiny.CACHE, discriminator=discriminator)
+
+
+def _moves(network: nn.Module) -> bool:
+    return any(p.grad is not None and bool(p.grad.any()) for p in network.parameters())
+
+
+@pytest.mark.parametrize("role", ["student", "critic", "discriminator"])
+def test_with_a_discriminator_gradients_still_reach_one_role_only(role: str) -> None:
+    objective, moment = _with_discriminator(), Moment(10, 0.0, torch.Generator().manual_seed(0))
+    assert objective.due(0) == ("student", "critic", "discriminator")
+    assert objective.due(1) == ("critic", "discriminator")
+    with torch.no_grad():
+        objective.loss("critic", _batch(), moment)  # which makes what both see
+    objective.loss(role, _batch(), moment)[0].backward()
+    assert {name for name, network in objective.trained.items() if _moves(network)} == {role}
+
+
+def test_a_discriminator_is_heard_after_its_lead_and_pushes_as_hard_as_it_is_told() -> None:
+    def gradient(objective: DistributionMatching, step: int) -> Tensor:
+        """At the bias of the student's last layer."""
+        moment = Moment(step, 0.0, torch.Generator().manual_seed(0))
+        loss, _ = objective.loss("student", _batch(), moment)
+        student = objective.trained["student"]
+        return torch.autograd.grad(loss, list(student.parameters()), allow_unused=True)[-1]
+
+    silent, heard = (gradient(_with_discriminator(), 0), gradient(_with_discriminator(), 4))
+    twice = gradient(_with_discriminator(1.0), 4)
+    alone = gradient(_with_discriminator(0.0), 4)
+    exits = np.random.default_rng(0).integers(STEPS), np.random.default_rng(4).integers(STEPS)
+    assert exits[0] == exits[1], "both steps leave at the same exit"
+    torch.testing.assert_close(silent, alone)
+    torch.testing.assert_close(twice - alone, 2 * (heard - alone), rtol=1e-3, atol=1e-7)
+    assert (heard - alone).abs().max() > 0
+
+
+def test_a_discriminator_learns_to_tell_empty_frames_from_full_ones() -> None:
+    torch.manual_seed(5)
+    discriminator = Discriminator((2, 4), 4, 1, 16)
+    optimizer = torch.optim.Adam(discriminator.parameters(), 0.01)
+    words = torch.zeros(6, 1)
+    for _ in range(60):
+        full, empty = torch.randn(6, 3, 8, 4), torch.randn(6, 3, 8, 4)
+        empty[:, :, 4:] = 0.0
+        of_full, of_empty = discriminator(full, words), discriminator(empty, words)
+        loss = losses.told_apart(of_full, of_empty)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert of_full.shape == (6, 3, 2, 4)
+    assert (of_full > 0).float().mean() > 0.9 and (of_empty < 0).float().mean() > 0.9
 
 
 def test_a_rollout_without_a_true_frame_has_no_truth_near_it() -> None:

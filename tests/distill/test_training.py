@@ -94,20 +94,23 @@ def test_every_stage_builds_and_takes_two_steps(stage_name: str, tmp_path: Path)
 
 
 STREAMS = "objective.stream_share=0.8"
+ONWARD = (STREAMS, "objective.stream_onward=0.5")
+DISCRIMINATED = ("objective.adversarial_weight=0.2", "objective.discriminator_lead_steps=4")
 
 
 @pytest.mark.parametrize(
     ("stage_name", "changed"),
     [
-        *((stage, "accumulate=1") for stage in STAGES),
-        ("nano/1", "accumulate=2"),
-        ("nano/3", STREAMS),
+        *((stage, ()) for stage in STAGES),
+        ("nano/1", ("accumulate=2",)),
+        ("nano/3", (STREAMS,)),
+        ("nano/3", (*ONWARD, *DISCRIMINATED)),
     ],
 )
 def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(
-    stage_name: str, changed: str, tmp_path: Path
+    stage_name: str, changed: tuple[str, ...], tmp_path: Path
 ) -> None:
-    data, steps = _data(stage_name, tmp_path), ["steps=10", changed]
+    data, steps = _data(stage_name, tmp_path), ["steps=10", *changed]
     whole = _trainer(stage_name, data, tmp_path / "whole", *steps)
     whole.run()
     first = _trainer(stage_name, data, tmp_path / "parts", *steps)

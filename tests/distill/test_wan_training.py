@@ -233,10 +233,17 @@ def test_prompts_are_read_as_embeddings_and_dropped_as_zeros(data: Path) -> None
     assert not build_batches(stage, model, ClipSet(data), sharded.ALONE).at(0).words.any()
 
 
+def test_no_discriminator_judges_wan() -> None:
+    overrides = ["accumulate=1", "objective.adversarial_weight=0.1"]
+    with pytest.raises(ValueError, match="is a Wan model: adversarial_weight must be 0"):
+        load_stage(Path("configs/stage/wan-3.yaml"), overrides)
+
+
 @pytest.mark.parametrize(
     ("stage", "override", "message"),
     [
         ("wan-1", "time_reversal=0.5", "time_reversal must be 0"),
+        ("wan-3", "objective.adversarial_weight=0.1", "a discriminator sees one batch a step"),
         ("wan-1", "sample_every=5", "shard is for transformers, and without samples"),
         ("wan-1", "optimizer.muon_learning_rate=1.0e-3", "Muon needs whole matrices"),
         ("wan-1", "capture=true", "weights that come and go cannot be captured"),
