@@ -303,6 +303,29 @@ class Committing:
         self.cache.write(self.layer, cache_layout(k), cache_layout(v), self.slot)
 
 
+class Packing:
+    """One pass over finished frames and as many new ones: the former are committed, the latter made.
+
+    Each half sees what it would in a pass of its own. So the new frames see the finished ones in memory.
+    """
+
+    def __init__(
+        self,
+        cache: KVCache,
+        layer: int,
+        slot: Tensor,
+        mix: Mix = mix_fused,
+        held: int | None = None,
+    ) -> None:
+        """`held`: how many slots are filled by the finished frames; None asks the device."""
+        self.commit = Committing(cache, layer, slot, mix, held)
+        self.make = Cached(cache, layer, mix, held)
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        finished, new = zip(*(x.chunk(2, dim=1) for x in (q, k, v)), strict=True)
+        return torch.cat([self.commit(*finished), self.make(*new)], dim=1)
+
+
 class CommittingAlone:
     """A clean frame is written into its slot and attends to itself only, as the first of a world does.
 
