@@ -35,7 +35,7 @@ def benchmark(
     """Load the model and walk through it for `frames` frames; times in milliseconds, median and p95.
 
     On a GPU the same walk without captured graphs and compiled regions is measured beside it. `packed`:
-    see `WorldSession`; only the last frame's commit is left for afterwards then.
+    see `WorldSession`; no commit is left for afterwards then.
     """
     began = time.perf_counter()
     session = load_session(

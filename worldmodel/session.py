@@ -743,7 +743,7 @@ def check_packs(playable: PlayableConfig, runtime: Runtime = "torch") -> None:
     """
     rollout = playable.rollout
     if runtime != "torch":
-        raise ValueError(f"packed commits are for the torch runtime, not {runtime}")
+        raise ValueError(f"packed commits need --runtime torch, not {runtime}")
     if rollout.commit != "clean":
         raise ValueError(
             f"packed commits are for models that commit with a pass: this one has rollout.commit"

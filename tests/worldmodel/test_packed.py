@@ -28,24 +28,40 @@ BLOCKS = ("playable.rollout.block_frames=3", "playable.cache.window_frames=5")
 SINKS = ("playable.cache.sink_frames=1", "playable.cache.window_frames=3")
 
 
-def _tiny(packed: bool, capture: bool = False, vocabulary: tuple[str, ...] = ()) -> WorldSession:
-    networks = tiny.autoencoder(), tiny.transformer(vocabulary)
-    cpu = torch.device("cpu"), torch.float32
-    return WorldSession(tiny.playable(), *networks, *cpu, capture, compiled=False, packed=packed)
+def _tiny(
+    packed: bool, capture: bool = False, vocabulary: tuple[str, ...] = (), device: str = "cpu"
+) -> WorldSession:
+    return WorldSession(
+        tiny.playable(),
+        tiny.autoencoder(),
+        tiny.transformer(vocabulary),
+        torch.device(device),
+        torch.float32,
+        capture,
+        compiled=False,
+        packed=packed,
+    )
 
 
-def _wan(folder: Path, packed: bool, capture: bool, *overrides: str) -> WorldSession:
+def _wan(
+    folder: Path,
+    packed: bool,
+    capture: bool,
+    *overrides: str,
+    device: str = "cpu",
+    compiled: bool = False,
+) -> WorldSession:
     folder.mkdir()
     model = load_playable(tiny_wan.model_folder(folder, *overrides))
     return WorldSession(
         model.playable,
         model.decoder,
         model.transformer,
-        torch.device("cpu"),
+        torch.device(device),
         torch.float32,
         capture,
         read_prompt=model.read_prompt,
-        compiled=False,
+        compiled=compiled,
         packed=packed,
     )
 
@@ -275,7 +291,7 @@ def _recalling(playable: PlayableConfig) -> PlayableConfig:
     [
         (_own, "torch", "rollout.commit own"),
         (_recalling, "torch", "rollout.recall"),
-        (lambda playable: playable, "openvino", "torch runtime, not openvino"),
+        (lambda playable: playable, "openvino", "need --runtime torch, not openvino"),
     ],
 )
 def test_what_has_nothing_to_pack_is_refused(
@@ -284,3 +300,21 @@ def test_what_has_nothing_to_pack_is_refused(
     networks = tiny.autoencoder(), tiny.transformer(), torch.device("cpu"), torch.float32
     with pytest.raises(ValueError, match=message):
         WorldSession(change(tiny.playable()), *networks, runtime=runtime, packed=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+def test_packed_play_from_captured_graphs_is_that_without() -> None:
+    graphed, eager = _tiny(True, True, device="cuda"), _tiny(True, device="cuda")
+    for ours, theirs in zip(_play(graphed, 50), _play(eager, 50), strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("overrides", [(), SINKS, BLOCKS])
+def test_packed_play_compiled_and_captured_is_separate_play_within_float32(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    packed = _wan(tmp_path / "a", True, True, *overrides, device="cuda", compiled=True)
+    plain = _wan(tmp_path / "b", False, False, *overrides, device="cuda")
+    ours, theirs = (np.concatenate(_play(session, 8)).astype(float) for session in (packed, plain))
+    assert np.square(ours - theirs).mean() < 255**2 / 10**4.5  # 45 dB
