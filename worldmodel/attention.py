@@ -307,6 +307,7 @@ class Packing:
     """One pass over finished frames and as many new ones: the former are committed, the latter made.
 
     Each half sees what it would in a pass of its own. So the new frames see the finished ones in memory.
+    In the last layer nobody asks what the finished ones attend to: zeros.
     """
 
     def __init__(
@@ -316,13 +317,20 @@ class Packing:
         slot: Tensor,
         mix: Mix = mix_fused,
         held: int | None = None,
+        *,
+        last: bool = False,
     ) -> None:
-        """`held`: how many slots are filled by the finished frames; None asks the device."""
+        """`held`: how many slots are filled, the finished frames' included; None asks the device."""
         self.commit = Committing(cache, layer, slot, mix, held)
         self.make = Cached(cache, layer, mix, held)
+        self.last = last
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         finished, new = zip(*(x.chunk(2, dim=1) for x in (q, k, v)), strict=True)
+        if self.last:
+            self.commit.write(*finished[1:])
+            made = self.make(*new)
+            return torch.cat([torch.zeros_like(made), made], dim=1)
         return torch.cat([self.commit(*finished), self.make(*new)], dim=1)
 
 

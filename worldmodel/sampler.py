@@ -236,8 +236,11 @@ class Sampler:
         `sigma` and `to` [b n] are those of the new ones, which are returned; places are of all 2n.
         """
         held = self._mark_filled(slot)
-        layers = range(self.transformer.config.layers)
-        kernels = [Packing(self.cache, layer, slot, self.mix, held) for layer in layers]
+        last = self.transformer.config.layers - 1
+        kernels = [
+            Packing(self.cache, layer, slot, self.mix, held, last=layer == last)
+            for layer in range(last + 1)
+        ]
         places = self.transformer.places(Geometry(matrix, inverse, cos, sin))
         latents = torch.cat([finished, latent], dim=1)
         levels = torch.cat([torch.zeros_like(sigma), sigma], dim=1)

@@ -133,7 +133,10 @@ def _same(packed: WorldSession, separate: WorldSession, steps: int, *what: objec
 
 @pytest.mark.parametrize("held", [0, 2, 4, None])
 @pytest.mark.parametrize("frames", [1, 2])
-def test_each_half_sees_what_it_sees_in_a_pass_of_its_own(frames: int, held: int | None) -> None:
+@pytest.mark.parametrize("last", [False, True])
+def test_each_half_sees_what_it_sees_in_a_pass_of_its_own(
+    frames: int, held: int | None, last: bool
+) -> None:
     random = torch.Generator().manual_seed(0)
     q = torch.randn(1, 2 * frames, 6, 4, 8, generator=random)
     k, v = (torch.randn(1, 2 * frames, 6, 2, 8, generator=random) for _ in range(2))
@@ -157,10 +160,11 @@ def test_each_half_sees_what_it_sees_in_a_pass_of_its_own(frames: int, held: int
         after = None if held is None else min(held + frames, 4)
         cache.mark_filled(slot)
         if packed:
-            mixed = Packing(cache, 0, slot, held=after)(q, k, v)
+            mixed = Packing(cache, 0, slot, held=after, last=last)(q, k, v)
         else:
             clean, new = ([x[:, half] for x in (q, k, v)] for half in _halves(frames))
             commit = Committing(cache, 0, slot, held=after)(*clean)
+            commit = torch.zeros_like(commit) if last else commit  # nobody asks
             mixed = torch.cat([commit, Cached(cache, 0, held=after)(*new)], dim=1)
         found.append((mixed, cache.all_keys, cache.all_values))
     for ours, theirs in zip(*found, strict=True):
