@@ -269,7 +269,8 @@ class GenerationLoop:
                 if self._past.in_the_past:
                     self._branch(world, spec)
                 self._step(world, spec, began_s)
-            world.settle()
+            if not spec.packs:
+                world.settle()
             self._watch(spec, began_s)
 
     def _begin(

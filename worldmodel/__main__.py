@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     compiling.add_argument("--compile", action="store_true", default=None, dest="compiled")
     compiling.add_argument("--no-compile", action="store_false", default=None, dest="compiled")
     bench.add_argument("--fp8", action="store_true", help="8-bit linear layers (NVIDIA GPUs)")
+    bench.add_argument("--packed", action="store_true", help="commits in the pass that follows")
     bench.set_defaults(run=_bench)
     _add_convert(commands)
     arguments = parser.parse_args(argv)
@@ -131,6 +132,7 @@ def _bench(arguments: argparse.Namespace) -> None:
             runtime=arguments.runtime,
             compiled=arguments.compiled,
             fp8=arguments.fp8,
+            packed=arguments.packed,
         )
     print(json.dumps(result, indent=1))
     if arguments.out is not None:
@@ -151,6 +153,7 @@ def _bench_rollouts(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.latents,
         compiled=arguments.compiled,
         fp8=arguments.fp8,
+        packed=arguments.packed,
     )
 
 

@@ -303,6 +303,37 @@ class Committing:
         self.cache.write(self.layer, cache_layout(k), cache_layout(v), self.slot)
 
 
+class Packing:
+    """One pass over finished frames and as many new ones: the former are committed, the latter made.
+
+    Each half sees what it would in a pass of its own. So the new frames see the finished ones in memory.
+    In the last layer nobody asks what the finished ones attend to: zeros.
+    """
+
+    def __init__(
+        self,
+        cache: KVCache,
+        layer: int,
+        slot: Tensor,
+        mix: Mix = mix_fused,
+        held: int | None = None,
+        *,
+        last: bool = False,
+    ) -> None:
+        """`held`: how many slots are filled, the finished frames' included; None asks the device."""
+        self.commit = Committing(cache, layer, slot, mix, held)
+        self.make = Cached(cache, layer, mix, held)
+        self.last = last
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        finished, new = zip(*(x.chunk(2, dim=1) for x in (q, k, v)), strict=True)
+        if self.last:
+            self.commit.write(*finished[1:])
+            made = self.make(*new)
+            return torch.cat([torch.zeros_like(made), made], dim=1)
+        return torch.cat([self.commit(*finished), self.make(*new)], dim=1)
+
+
 class CommittingAlone:
     """A clean frame is written into its slot and attends to itself only, as the first of a world does.
 

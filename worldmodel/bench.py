@@ -30,10 +30,12 @@ def benchmark(
     runtime: RuntimeChoice = "torch",
     compiled: bool | None = None,
     fp8: bool = False,
+    packed: bool = False,
 ) -> dict[str, Any]:
     """Load the model and walk through it for `frames` frames; times in milliseconds, median and p95.
 
-    On a GPU the same walk without captured graphs and compiled regions is measured beside it.
+    On a GPU the same walk without captured graphs and compiled regions is measured beside it. `packed`:
+    see `WorldSession`; no commit is left for afterwards then.
     """
     began = time.perf_counter()
     session = load_session(
@@ -44,6 +46,7 @@ def benchmark(
         tell=lambda words: print(words, file=sys.stderr),
         compiled=compiled,
         fp8=fp8,
+        packed=packed,
     )
     spare_threads(session.runtime)
     loaded = time.perf_counter()
@@ -58,6 +61,7 @@ def benchmark(
         "runtime": session.spec.runtime,
         "threads": _threads(session),
         "steps": session.playable.rollout.steps,
+        "packed": packed,
         "window_frames": session.playable.cache.window_frames,
         "torch": torch.__version__,
         "load_s": round(loaded - began, 2),
@@ -91,7 +95,8 @@ def _walk(session: WorldSession, frames: int) -> tuple[list[float], list[float]]
         began = time.perf_counter()
         session.step(cameras)  # the frame is here; a GPU is committing it already
         here = time.perf_counter()
-        session.settle()
+        if not session.spec.packs:
+            session.settle()
         synchronise(session.device)
         shown.append(1000 * (here - began))
         settled.append(1000 * (time.perf_counter() - here))

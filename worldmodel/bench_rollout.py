@@ -1,8 +1,8 @@
 """How fast whole rollouts of a Wan-scale model are, on random weights: speed depends on no value.
 
 Beside the session as it is played runs the plain way in the same process: the same maths without
-captured graphs and compiled regions. Both take a commit pass per block and remember all latents; a pass
-attends to those that are there.
+captured graphs and compiled regions. Both take a commit pass per block (what is played may pack it with
+the next block's first one) and remember all latents; a pass attends to those that are there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from worldmodel.kv_cache import CacheConfig
 from worldmodel.models import Playable, WanModelConfig, random_model
 from worldmodel.runtime import fastest_dtype
 from worldmodel.sampler import DecoderConfig
-from worldmodel.session import WorldSession
+from worldmodel.session import WorldSession, check_packs
 from worldmodel.tiny_decoder import TinyDecoder
 from worldmodel.types import Camera, Start
 from worldmodel.wan import WanConfig
@@ -42,13 +42,18 @@ def benchmark(
     *,
     compiled: bool | None = None,
     fp8: bool = False,
+    packed: bool = False,
 ) -> dict[str, Any]:
     """Times in milliseconds (medians), frames a second of rollouts of `latents` latents.
 
+    `packed`: see `WorldSession`; the plain way takes its passes one by one all the same.
+
     Raises:
-        ValueError: if the latents are no whole number of blocks.
+        ValueError: if the latents are no whole number of blocks, or `packed` is not for this model.
     """
     rollout = model.playable.rollout
+    if packed:
+        check_packs(model.playable)
     if latents < 2 * rollout.block_frames or latents % rollout.block_frames:
         raise ValueError(
             f"--latents {latents}: must be at least two whole blocks of {rollout.block_frames}"
@@ -60,19 +65,20 @@ def benchmark(
     parts = replace(parts, playable=replace(parts.playable, cache=context))
     dtype = fastest_dtype(device)
     blank = replace(parts, decoder=BlankDecoder(model.decoder))
+    play = partial(_session, device=device, dtype=dtype, compiled=compiled, fp8=fp8, packed=packed)
     # plain before compiled: what is compiled stays compiled
     slow = _session(blank, device, dtype, capture=False)
     plain = _rollout(slow, latents)
     outputs = _outputs(slow) if fp8 else None
     del slow  # its memory is not that of play
     _forget_peak(device)
-    fast = _session(blank, device, dtype, compiled=compiled, fp8=fp8)
+    fast = play(blank)
     undecoded, passes = _rollout(fast, latents), _passes(fast, latents)
     error = None if outputs is None else _relative_error(_outputs(fast), outputs)
     memory = memory_gib(device)
     del fast
     _forget_peak(device)
-    played = _rollout(_session(parts, device, dtype, compiled=compiled, fp8=fp8), latents)
+    played = _rollout(play(parts), latents)
     decoded_memory = memory_gib(device)
     ceiling = matmul_tflops(device, dtype)
     work = {n: pass_tflop(model.transformer, rollout.block_frames, n) for n in passes}
@@ -84,6 +90,7 @@ def benchmark(
         "dtype": str(dtype).removeprefix("torch."),
         "torch": torch.__version__,
         "steps": rollout.steps,
+        "packed": packed,
         "block_frames": rollout.block_frames,
         "latents": latents,
         "pass_ms_by_context": {str(n): round(ms, 2) for n, ms in passes.items()},
@@ -211,6 +218,7 @@ def _session(
     capture: bool | None = None,
     compiled: bool | None = None,
     fp8: bool = False,
+    packed: bool = False,
 ) -> WorldSession:
     return WorldSession(
         parts.playable,
@@ -223,4 +231,5 @@ def _session(
         read_prompt=parts.read_prompt,
         compiled=compiled,
         fp8=fp8,
+        packed=packed,
     )

@@ -19,7 +19,7 @@ from worldmodel.compiled import compile_function
 from worldmodel.cuda_graph import CudaGraph, SideStream
 from worldmodel.sampler import Commit, Sampler
 
-Name = Literal["denoise", "commit", "commit_own", "commit_alone"]
+Name = Literal["denoise", "commit", "commit_and_denoise", "commit_own", "commit_alone"]
 
 
 class CapturedSampler:
@@ -38,17 +38,20 @@ class CapturedSampler:
         hold: Callable[[Tensor], Tensor] | None,
         compiled: bool,
         recalls: bool = False,
+        packs: bool = False,
     ) -> None:
         """`frame`: latents [1 n p c] on the GPU; poses, intrinsics and times of `Network.geometry`.
 
         `hold`: what is done with every latent that was made (`drift.py`), if anything. `recalls`: there
-        is a use for `commit_alone`.
+        is a use for `commit_alone`. `packs`: there is one for `commit_and_denoise`.
         """
         latent, *cameras = frame
         self._sampler, self._block = sampler, latent.shape[1]
         self.words = words.clone()
         places = sampler.transformer.geometry(*cameras).tensors()
-        self.places = tuple(tensor.contiguous().clone() for tensor in places)
+        both = [torch.cat([tensor] * (2 if packs else 1), dim=1) for tensor in places]
+        self.places = tuple(tensor[:, -self._block :] for tensor in both)
+        self._former = tuple(tensor[:, : self._block] for tensor in both) if packs else ()
         self._pool = torch.cuda.graph_pool_handle()
         geometry: Callable[..., tuple[Tensor, ...]] = self._geometry
         self._geometry_of = compile_function(geometry) if compiled else geometry
@@ -60,6 +63,10 @@ class CapturedSampler:
             self._capture("denoise", held, bound.denoise, (latent, level, level))
             if commit == "clean" or held == 0:  # start pictures are always committed clean
                 self._capture("commit", held, bound.commit, (latent, level, slots))
+            if packs:
+                pair = _Bound(replace(sampler, held=held), self.words, tuple(both))
+                packed = latent, latent, level, level, slots
+                self._capture("commit_and_denoise", held, pair.commit_and_denoise, packed)
             if commit == "own":
                 self._capture("commit_own", held, bound.commit_own, (slots,))
         if recalls:
@@ -92,6 +99,8 @@ class CapturedSampler:
         return self._sampler.transformer.geometry(*cameras).tensors()
 
     def _place(self, *cameras: Tensor) -> Tensor:
+        for former, fixed in zip(self._former, self.places, strict=False):  # none, or one for each
+            former.copy_(fixed)
         for fixed, new in zip(self.places, self._geometry_of(*cameras), strict=True):
             fixed.copy_(new)
         return self.places[0]
@@ -113,6 +122,19 @@ class CapturedFrame:
         """See `Sampler.commit`."""
         return self.graphs["commit", self.held](latent, sigma, slot)
 
+    def commit_and_denoise(
+        self,
+        finished: Tensor,
+        latent: Tensor,
+        sigma: Tensor,
+        to: Tensor,
+        slot: Tensor,
+        *_fixed: Tensor,
+    ) -> Tensor:
+        """See `Sampler.commit_and_denoise`: of the frames that were located last and before."""
+        name: Name = "commit_and_denoise"
+        return self.graphs[name, self.held](finished, latent, sigma, to, slot)
+
     def commit_alone(self, latent: Tensor, sigma: Tensor, slot: Tensor, *_fixed: Tensor) -> Tensor:
         """See `Sampler.commit_alone`."""
         return self.graphs["commit_alone", 0](latent, sigma, slot)
@@ -133,6 +155,14 @@ class _Bound:
 
     def commit(self, latent: Tensor, sigma: Tensor, slot: Tensor) -> Tensor:
         return self._sampler.commit(latent, sigma, slot, self._words, *self._places)
+
+    def commit_and_denoise(
+        self, finished: Tensor, latent: Tensor, sigma: Tensor, to: Tensor, slot: Tensor
+    ) -> Tensor:
+        levels = sigma, to
+        return self._sampler.commit_and_denoise(
+            finished, latent, *levels, slot, self._words, *self._places
+        )
 
     def commit_alone(self, latent: Tensor, sigma: Tensor, slot: Tensor) -> Tensor:
         return self._sampler.commit_alone(latent, sigma, slot, self._words, *self._places)

@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 
 from worldmodel import flow, prope
-from worldmodel.attention import Attend, Cached, Committing, CommittingAlone, Mix, mix_fused
+from worldmodel.attention import (
+    Attend,
+    Cached,
+    Committing,
+    CommittingAlone,
+    Mix,
+    Packing,
+    mix_fused,
+)
 from worldmodel.kv_cache import KVCache
 from worldmodel.transformer import Geometry, Places
 
@@ -164,7 +172,7 @@ class Sampler:
     autoencoder: Decoder
     cache: KVCache
     mix: Mix = mix_fused
-    held: int | None = None  # slots filled when `denoise` begins; None asks the device
+    held: int | None = None  # slots filled when a pass begins; None asks the device
 
     def denoise(
         self,
@@ -209,6 +217,35 @@ class Sampler:
         k, v = self.transformer.last_keys_values(latent, sigma, words, places, kernels)
         last.write(k, v)
         return self.cache.filled
+
+    def commit_and_denoise(
+        self,
+        finished: Tensor,
+        latent: Tensor,
+        sigma: Tensor,
+        to: Tensor,
+        slot: Tensor,
+        words: Tensor,
+        matrix: Tensor,
+        inverse: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+    ) -> Tensor:
+        """`commit` of latents [b n p c], then `denoise` of the n after them, in one pass of the network.
+
+        `sigma` and `to` [b n] are those of the new ones, which are returned; places are of all 2n.
+        """
+        held = self._mark_filled(slot)
+        last = self.transformer.config.layers - 1
+        kernels = [
+            Packing(self.cache, layer, slot, self.mix, held, last=layer == last)
+            for layer in range(last + 1)
+        ]
+        places = self.transformer.places(Geometry(matrix, inverse, cos, sin))
+        latents = torch.cat([finished, latent], dim=1)
+        levels = torch.cat([torch.zeros_like(sigma), sigma], dim=1)
+        predicted = self.transformer(latents, levels, words, places, kernels)
+        return flow.euler_step(latent, predicted[:, len(slot) :], sigma, to)
 
     def commit_alone(
         self,

@@ -131,17 +131,23 @@ class WorldSession:
         read_prompt: Callable[[str], Tensor] | None = None,
         compiled: bool | None = None,
         fp8: bool = False,
+        packed: bool = False,
     ) -> None:
         """`capture`: replay CUDA graphs; None: whenever the device is a CUDA one.
 
         `compiled`: compile what lies between attention calls; None: if graphs are captured, and what is
         needed is installed. `fp8`: linear layers of the blocks in 8 bits. `tell` hears what takes long.
         `read_prompt`: what the transformer is given of a prompt; None: the words of its vocabulary.
+        `packed`: commit a frame together with the first pass of the next one. More frames a second where
+        a pass over one leaves the device idle, but a frame comes later after its input: the commit is
+        not done while nobody waits. Same frames up to rounding; a snapshot between them changes it.
 
         Raises:
-            ValueError: if the memory of the GPU is too small.
+            ValueError: if the memory of the GPU is too small, or `packed` is not for this model.
         """
-        self.playable = playable
+        if packed:
+            check_packs(playable, runtime)
+        self.playable, self._packs = playable, packed
         self._most_steps = playable.rollout.steps
         self.device, self.dtype, self.runtime = device, dtype, runtime
         eager = runtime == "torch"
@@ -151,9 +157,7 @@ class WorldSession:
             _check_fits(playable, autoencoder, transformer, device, dtype)
         self._transformer: Network = prepare(transformer, device, weights)
         self._autoencoder: Decoder = prepare(autoencoder, device, weights)
-        prepared = cast(nn.Module, self._autoencoder)
-        rollout = playable.rollout
-        self._hold = holder(prepared, rollout.drift_limit)
+        self._hold = holder(cast(nn.Module, self._autoencoder), playable.rollout.drift_limit)
         self._read_prompt = read_prompt or _vocabulary(transformer)
         config = transformer.config
         self._cache = KVCache(
@@ -175,7 +179,7 @@ class WorldSession:
         self._windows = windows_of(window, self._block) if adapts else (window,)
         shape = (1, self._block, config.tokens_per_frame, config.latent_channels)
         self._noise = Noise(shape, device)
-        self._recall = Recall.of(rollout.recall, shape[2:], device)
+        self._recall = Recall.of(playable.rollout.recall, shape[2:], device)
         self._stopwatch = Stopwatch(device)
         self._times: StepTimes | None = None
         mix = mix_by_matmul if device.type == "cpu" else mix_on_gpu
@@ -215,6 +219,7 @@ class WorldSession:
             window_frames=self._ring.config.window_frames,
             windows=self._windows,
             vocabulary=self._transformer.config.vocabulary,
+            packs=self._packs,
             runtime=f"{self.runtime} {str(self.dtype).removeprefix('torch.')}",
         )
 
@@ -262,8 +267,10 @@ class WorldSession:
         with torch.inference_mode():
             return self._at(0).decode(latent)
 
+    @torch.inference_mode()
     def denoising(self, held: int) -> Callable[[], Tensor]:
         """One denoising pass where `held` slots of memory are filled, to be timed."""
+        self.settle()
         latent, sigma, to, words, *places = self._example()
         run = self._at(held)
         return torch.inference_mode()(partial(run.denoise, latent, sigma, to, words, *places))
@@ -311,7 +318,8 @@ class WorldSession:
         if self._rests(cameras):
             self._times = None
             return np.repeat(self._shown[-1:], self.spec.frames_per_step, axis=0)
-        self.settle()
+        if not self._can_pack():
+            self.settle()
         self._stopwatch.start()
         self._move_anchor_if_far(cameras[0].camera_from_world)
         places = self._places(cameras)
@@ -327,12 +335,7 @@ class WorldSession:
             return
         pending, self._pending = self._pending, None
         count = len(pending.slots)
-        beside = 0 if self._recall is None else self._recall.held
-        held = self._ring.filled(self._frame - count) + beside
-        full = self._ring.filled(self._frame) + beside
-        short = self._ring.config != self._cache.config  # it is full before the cache is
-        if short and not pending.own:  # a commit attends to all that is filled afterwards
-            held = min(held, full - count)
+        held = self._held(before=count) if pending.own else self._held_to_commit(count)
         # a start picture is one latent, also where a block is more than was captured
         whole = count == self._block
         run = self._at(held) if whole else replace(self._sampler, held=held)
@@ -340,14 +343,34 @@ class WorldSession:
         slots = torch.tensor(pending.slots, device=device)
         if pending.own:
             run.commit_own(slots)
-            if short:
-                self._cache.set_filled(full)
+            if self._short:
+                self._cache.set_filled(self._held())
         else:
             clean = torch.zeros(1, count, device=device)
             run.commit(pending.latent, clean, slots, self._words, *pending.places)
         if self._recall is not None and self._turning.left == 0:
             shown = Shown(pending.latent, pending.camera, self._frame - 1)
             bring_back(self._recall, self._sampler, self._ring, shown, self._commit_alone)
+
+    def _can_pack(self) -> bool:
+        """May the first pass of the next block commit what is pending? `_sample` does it then."""
+        pending = self._pending
+        whole = pending is not None and len(pending.slots) == self._block
+        return self._packs and whole and self._turning.push() == 1.0  # a push is two passes
+
+    def _commit_and_denoise(
+        self, latent: Tensor, levels: tuple[Tensor, Tensor], places: tuple[Tensor, ...]
+    ) -> Tensor:
+        """`settle` and the first pass of a block in one."""
+        pending, self._pending = self._pending, None
+        assert pending is not None, "`_can_pack` looked"
+        held = self._held_to_commit(len(pending.slots))
+        slots = torch.tensor(pending.slots, device=self._numbers)
+        inputs = pending.latent, latent, *levels, slots, self._words
+        if self._graphs is not None:  # they know where the frames before were
+            return self._graphs.at(held).commit_and_denoise(*inputs, *places)
+        both = [torch.cat(pair, dim=1) for pair in zip(pending.places, places, strict=True)]
+        return replace(self._sampler, held=held).commit_and_denoise(*inputs, *both)
 
     def _commit_alone(self, latent: Tensor, camera: Camera, slot: int) -> None:
         assert self._recall is not None
@@ -356,10 +379,23 @@ class WorldSession:
         inputs = latent, clean.to(self._numbers), where.to(self._numbers)
         self._at(0).commit_alone(*inputs, self._words, *places)
 
-    def _held(self) -> int:
-        """Slots that are filled: the window, and behind it what is brought back."""
+    @property
+    def _short(self) -> bool:
+        """Is the ring shorter than the cache? Then it is full before the cache is."""
+        return self._ring.config != self._cache.config
+
+    def _held(self, before: int = 0) -> int:
+        """Slots that are filled: the window, and behind it what is brought back.
+
+        `before`: as many of the newest frames ago.
+        """
         beside = 0 if self._recall is None else self._recall.held
-        return self._ring.filled(self._frame) + beside
+        return self._ring.filled(self._frame - before) + beside
+
+    def _held_to_commit(self, count: int) -> int:
+        """Slots beside which the newest `count` frames are committed: a commit attends to both."""
+        held = self._held(before=count)
+        return min(held, self._held() - count) if self._short else held
 
     def set_prompt(self, prompt: str) -> None:
         """Change the words from the next frame on; a resting camera gets new frames, too, for a while.
@@ -503,6 +539,8 @@ class WorldSession:
 
         def denoise(latent: Tensor, now: float, to: float) -> Tensor:
             levels = self._level(now), self._level(to)
+            if self._pending is not None:
+                return self._commit_and_denoise(latent, levels, places)
             if push == 1.0 or former is None:
                 return run.denoise(latent, *levels, self._words, *places)
 
@@ -548,7 +586,8 @@ class WorldSession:
 
         Whoever calls it keeps the latent of the frame until the pixels are there: the decoder reads it.
         """
-        self.settle()
+        if not self._packs:
+            self.settle()
         rollout = self.playable.rollout
         self._noise.prepare(noises(rollout.steps, rollout.solver))
 
@@ -605,6 +644,7 @@ class WorldSession:
             hold=None if rollout.drift_limit is None else self._hold,
             compiled=compiled,
             recalls=self._recall is not None,
+            packs=self._packs,
         )
         self._words = graphs.words
         self._hold = graphs.hold or self._hold
@@ -661,6 +701,7 @@ def load_session(
     capture: bool | None = None,
     compiled: bool | None = None,
     fp8: bool = False,
+    packed: bool = False,
 ) -> WorldSession:
     """Load a model folder and make it ready to play.
 
@@ -691,7 +732,25 @@ def load_session(
         capture=capture,
         compiled=compiled,
         fp8=fp8,
+        packed=packed,
     )
+
+
+def check_packs(playable: PlayableConfig, runtime: Runtime = "torch") -> None:
+    """
+    Raises:
+        ValueError: if commits cannot be packed with the passes that follow them.
+    """
+    rollout = playable.rollout
+    if runtime != "torch":
+        raise ValueError(f"packed commits need --runtime torch, not {runtime}")
+    if rollout.commit != "clean":
+        raise ValueError(
+            f"packed commits are for models that commit with a pass: this one has rollout.commit"
+            f" {rollout.commit}"
+        )
+    if rollout.recall is not None:
+        raise ValueError("packed commits are for models without rollout.recall: set it to null")
 
 
 def _holding(sampler: Sampler, held: int) -> Computing:

@@ -93,6 +93,7 @@ class GeneratorSpec:
     window_frames: int = 0  # newest frames it remembers now; 0 where that means nothing
     windows: tuple[int, ...] = ()  # those `set_window` takes, the longest first
     vocabulary: tuple[str, ...] = ()  # the words a prompt may hold
+    packs: bool = False  # a step commits the frame before, so nobody settles after showing it
     runtime: str = ""  # what computes, and in which numbers: others round otherwise
 
 
@@ -131,8 +132,8 @@ class WorldGenerator(Protocol):
     def settle(self) -> None:
         """Do the work that may wait until the frame is on the screen: committing it to memory.
 
-        The engine calls it after showing a frame and before it reads the next input; `step` does it
-        itself where that did not happen.
+        The engine calls it after showing a frame and before it reads the next input, unless
+        `spec.packs`; `step` does it itself where that did not happen.
         """
         ...
 

@@ -237,6 +237,15 @@ def test_the_world_runs_at_the_rate_the_machine_holds() -> None:
     assert world.spec.frames_per_second == 24.0
 
 
+def test_a_world_that_commits_a_frame_with_the_next_one_is_left_alone_between_them() -> None:
+    world = FakeWorld(packs=True, frames_per_second=100.0)
+    loop = loop_for(world)
+    loop.start()
+    wait_for(lambda: len(world.cameras) > 4)
+    loop.stop()
+    assert world.settled == 0
+
+
 def test_the_world_settles_after_every_frame_it_shows() -> None:
     world = FakeWorld()
     loop = loop_for(world)

@@ -141,6 +141,22 @@ def test_a_session_with_branches_resets_and_saves_is_made_again_bit_for_bit(
     assert [number for number, _ in video] == list(range(shown))
 
 
+def test_a_replay_settles_as_play_does(tmp_path: Path) -> None:
+    made = FakeWorld(frames_per_second=200.0)
+    loop = GenerationLoop(lambda: made, Scene("a", 3), Restless().take, ControlSettings())
+    recorder = Recorder(tmp_path / "rec", STATES)
+    loop.record(recorder)
+    loop.start()
+    play_for(loop, 3)
+    loop.stop()
+    recorder.close()
+    recording = read_recording(tmp_path / "rec")
+    for packs in (False, True):
+        again = FakeWorld(frames_per_second=200.0, packs=packs)
+        assert compare(replay(recording, again, STATES)).different == 0
+        assert again.settled == (0 if packs else recording.steps)
+
+
 def test_the_first_frame_that_differs_is_named(tmp_path: Path) -> None:
     recording = recorded_session(tmp_path / "rec")
     steps = [index for index, event in enumerate(recording.events) if event["event"] == "step"]
