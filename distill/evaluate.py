@@ -17,7 +17,7 @@ from distill.encode import encode
 from distill.rollout import Views, rollout_frames
 from worldmodel.autoencoder import Autoencoder, frames_to_uint8
 from worldmodel.checkpoint import PlayableConfig
-from worldmodel.prompts import prompt_parts
+from worldmodel.prompts import completed, prompt_parts
 from worldmodel.transformer import WorldTransformer, prompt_words
 
 HORIZONS = (1, 4, 8, 16, 32, 64, 128)
@@ -115,9 +115,10 @@ def load_truth(
 
 
 def known_to(model: Model, prompt: str) -> str:
-    """The part of a prompt that the model has words for."""
+    """The part of a prompt that the model has words for, and what that leaves unsaid: as in play."""
     vocabulary = model.transformer.config.vocabulary
-    return ", ".join(part for part in prompt_parts(prompt) if part in vocabulary)
+    known = ", ".join(part for part in prompt_parts(prompt) if part in vocabulary)
+    return completed(known, vocabulary)
 
 
 def generate(model: Model, known: Tensor, views: Views, steps: int) -> Tensor:

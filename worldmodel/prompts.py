@@ -19,6 +19,10 @@ GROUPS: dict[Group, tuple[str, ...]] = {
     "weather": ("fog", "rain", "snow", "clear"),
 }
 
+# What a prompt means that names something, but nothing of a group. Worlds that models learned from name
+# both: told no weather, a model shows a little of each, and that is haze.
+UNSAID: dict[Group, str] = {"time of day": "day", "weather": "clear"}
+
 
 def prompt_parts(prompt: str) -> tuple[str, ...]:
     """The words of a prompt: the parts between commas, in lower case."""
@@ -28,6 +32,17 @@ def prompt_parts(prompt: str) -> tuple[str, ...]:
 def unknown_parts(prompt: str, vocabulary: Sequence[str]) -> tuple[str, ...]:
     """The words of a prompt that are not in the vocabulary."""
     return tuple(word for word in prompt_parts(prompt) if word not in vocabulary)
+
+
+def completed(prompt: str, vocabulary: Sequence[str]) -> str:
+    """The prompt with what it leaves unsaid, as far as a model knows words for it.
+
+    One without any word stays empty: then nothing is told.
+    """
+    parts = prompt_parts(prompt)
+    said = [group for group in GROUPS if any(part in GROUPS[group] for part in parts)]
+    unsaid = [word for group, word in UNSAID.items() if group not in said and word in vocabulary]
+    return ", ".join([*parts, *unsaid]) if parts else ""
 
 
 def choices(group: Group, vocabulary: Sequence[str]) -> tuple[str, ...]:

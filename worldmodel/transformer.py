@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from worldmodel import prope, rope
 from worldmodel.attention import Attend
-from worldmodel.prompts import named_with_nearest, prompt_parts, unknown_parts
+from worldmodel.prompts import completed, named_with_nearest, prompt_parts, unknown_parts
 from worldmodel.rope import RotaryConfig
 
 TIME_FREQUENCIES = 64
@@ -359,12 +359,15 @@ def prompt_words(vocabulary: Sequence[str], prompt: str) -> list[float]:
 
 
 def read_words(vocabulary: Sequence[str], prompt: str) -> Tensor:
-    """A prompt as the network takes it, [1 v]; a network without words gets one zero.
+    """A player's prompt as the network takes it, [1 v]; a network without words gets one zero.
+
+    What it leaves unsaid of the hour and the weather is said (`prompts.completed`).
 
     Raises:
         ValueError: naming words that are not known.
     """
-    return torch.tensor([prompt_words(vocabulary, prompt) or [0.0]], dtype=torch.float32)
+    words = prompt_words(vocabulary, completed(prompt, vocabulary))
+    return torch.tensor([words or [0.0]], dtype=torch.float32)
 
 
 def _rms_norm(x: Tensor, gain: Tensor) -> Tensor:

@@ -8,13 +8,14 @@ from distill.scenes.places import ALL_TIMES, ALL_WEATHER
 from worldmodel.prompts import (
     GROUPS,
     choices,
+    completed,
     named_with_nearest,
     nearest,
     prompt_parts,
     unknown_parts,
     with_next,
 )
-from worldmodel.transformer import prompt_words
+from worldmodel.transformer import prompt_words, read_words
 
 WORDS = ("old town", "meadow village", "snowfield", "snow", "golden hour", "night", "windmill")
 
@@ -76,6 +77,24 @@ def test_a_prompt_without_a_word_of_a_group_gets_one_and_two_become_one() -> Non
     assert with_next("", "weather", words) == "fog"
     assert with_next("snowfield", "weather", words) == "snowfield, fog"
     assert with_next("fog, snowfield, rain", "weather", words) == "rain, snowfield"
+
+
+def test_a_prompt_that_says_nothing_of_the_weather_or_the_hour_means_a_clear_day() -> None:
+    words = ("snowfield", "clear", "fog", "day", "night")
+    assert completed("Snowfield", words) == "snowfield, day, clear"
+    assert completed("night, snowfield", words) == "night, snowfield, clear"
+    assert completed("fog", words) == "fog, day"
+    assert completed("fog, night", words) == "fog, night"
+    assert read_words(words, "snowfield, fog").tolist() == [[1.0, 0.0, 1.0, 1.0, 0.0]]
+
+
+def test_a_prompt_without_words_says_nothing_and_a_model_is_told_only_words_that_it_knows() -> None:
+    assert completed(" , ", ("day", "clear")) == ""
+    assert read_words(("day", "clear"), "").tolist() == [[0.0, 0.0]]
+    assert completed("snowfield", ("snowfield", "fog", "day")) == "snowfield, day"
+    assert completed("dungeon", ("dungeon",)) == "dungeon"
+    with pytest.raises(ValueError, match="unknown 'lava'"):
+        read_words(("day", "clear"), "lava")
 
 
 def test_a_model_without_words_of_a_group_has_no_choices() -> None:
