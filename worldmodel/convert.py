@@ -22,10 +22,11 @@ from torch import Tensor
 
 from worldmodel import config as strict
 from worldmodel import wan_keys
-from worldmodel.checkpoint import PlayableConfig, read_playable, write_playable
+from worldmodel.checkpoint import PlayableConfig, read_playable, stored_kind, write_playable
 from worldmodel.models import WanModelConfig, make_decoder
 from worldmodel.tiny_decoder import TinyDecoderConfig
-from worldmodel.wan import WanConfig
+from worldmodel.transformer import TransformerConfig
+from worldmodel.wan import KIND, WanConfig
 from worldmodel.wan_keys import Layout
 from worldmodel.wan_vae import WanVaeConfig
 
@@ -102,6 +103,9 @@ def describe(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: if it is none, or damaged.
     """
+    ours = any(path.glob("transformer-1-of-*.safetensors")) if path.is_dir() else False
+    if ours and stored_kind(path, "transformer") != KIND:
+        return _describe_world(path) | _played(path)
     with open_tensors(path) as stored:
         names = wan_keys.without_wrappers(stored.shapes)
         shapes = {name: stored.shapes[kept] for name, kept in names.items()}
@@ -125,15 +129,32 @@ def describe(path: Path) -> dict[str, Any]:
             "camera_branch": any(branch in name for name in shapes),
             "dtype": str(stored.read(some).dtype).removeprefix("torch."),
         }
+    return found | _played(path)
+
+
+def _describe_world(folder: Path) -> dict[str, Any]:
+    with open_tensors(folder) as stored:
+        config = strict.build(stored.config, TransformerConfig, stored.where)
+        return {
+            "file": str(folder),
+            "is": "a world transformer",
+            "tensors": len(stored.shapes),
+            "parameters": wan_keys.parameters(stored.shapes),
+            "layers": config.layers,
+            "width": config.width,
+            "latent": [*config.grid, config.latent_channels],
+            "words": list(config.vocabulary),
+            "dtype": str(stored.read(next(iter(stored.shapes))).dtype).removeprefix("torch."),
+        }
+
+
+def _played(path: Path) -> dict[str, Any]:
+    """Which rollout it was made for, if that is known."""
     if not (path / "model.yaml").is_file():
-        return found | {"rollout": "not recorded in the file: say it when you convert"}
+        return {"rollout": "not recorded in the file: say it when you convert"}
     playable = strict.load(path / "model.yaml", PlayableConfig)
     about = {"name": playable.name, "licence": playable.licence}
-    return (
-        found
-        | about
-        | {key: strict.to_plain(getattr(playable, key)) for key in ("rollout", "cache")}
-    )
+    return about | {key: strict.to_plain(getattr(playable, key)) for key in ("rollout", "cache")}
 
 
 @contextmanager

@@ -217,6 +217,14 @@ def test_info_says_what_a_file_is_and_which_rollout_it_was_made_for(
     assert "tiny decoder" in describe(tmp_path / "taew2_1.safetensors")["is"]
 
 
+def test_info_of_a_world_model_of_ours_says_its_words_and_how_it_is_played() -> None:
+    found = describe(Path("assets/pocket"))
+    assert found["is"] == "a world transformer" and "layout" not in found
+    assert found["layers"] == 8 and found["latent"] == [8, 14, 48]
+    assert 11e6 < found["parameters"] < 12e6
+    assert "lighthouse" in found["words"] and found["rollout"]["steps"] == 2
+
+
 def test_the_command_converts_both_ways(tmp_path: Path) -> None:
     tiny_wan.model_folder(tmp_path)
     source, again = tmp_path / "source.safetensors", tmp_path / "again"
