@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from distill import lineage
-from distill.adversarial import AdversarialReconstruction, Discriminator, PatchCritic
+from distill.adversarial import AdversarialReconstruction, PatchCritic
 from distill.batches import (
     Batches,
     FrameBatches,
@@ -22,6 +22,7 @@ from distill.batches import (
     ResidentFrameBatches,
 )
 from distill.clips import ClipSet
+from distill.discriminator import Discriminator
 from distill.features import Perception
 from distill.histories import NoisyHistory
 from distill.lineage import ObjectiveConfig

@@ -49,22 +49,19 @@ class Stream:
 
         So they come to where nobody has been: to and fro, all they will ever see lies on one path.
         """
-        known, clips = self.made.shape[1], self.clips
-        frames = clips.time.shape[1]
-        at = to_and_fro(torch.arange(self.position - known, self.position), frames)
-        cameras = clips.camera_from_anchor[:, at.to(self.made.device)]
-        lenses = clips.intrinsics[:, at.to(self.made.device)]
-        ahead = continued(cameras[:, -1], others.camera_from_anchor)[:, 1 : 1 + frames - known]
-        words = clips.words
-        if words.ndim == 3:
-            words = words[:, at.to(words.device)]
-            words = torch.cat([words, words[:, -1:].expand(-1, frames - known, -1)], dim=1)
+        seen, known = self.ahead(0), self.made.shape[1]
+        new = self.clips.time.shape[1] - known
+        path = continued(seen.camera_from_anchor[:, -1], others.camera_from_anchor)
+
+        def lasting(x: Tensor) -> Tensor:
+            return torch.cat([x, x[:, -1:].expand(-1, new, -1)], dim=1)
+
         walked = LatentBatch(
             latents=others.latents,
-            camera_from_anchor=torch.cat([cameras, ahead], dim=1),
-            intrinsics=torch.cat([lenses, lenses[:, -1:].expand(-1, frames - known, -1)], dim=1),
+            camera_from_anchor=torch.cat([seen.camera_from_anchor, path[:, 1 : 1 + new]], dim=1),
+            intrinsics=lasting(seen.intrinsics),
             time=others.time,
-            words=words,
+            words=seen.words if seen.words.ndim == 2 else lasting(seen.words),
         )
         return Stream(walked, self.made, known)
 
@@ -117,7 +114,7 @@ def _yaw(camera: Tensor) -> Tensor:
 
 
 def _share_of(rotation: Tensor, share: Tensor) -> Tensor:
-    """Rotations [b f 3 3]: `share` [f] of each of `rotation` [b 3 3] about its axis (Rodrigues)."""
+    """Rotations [b f 3 3]: `share` [f] of each of `rotation` [b 3 3] about its axis."""
     skew = (rotation - rotation.mT) / 2  # of the axis, times the sine of the angle
     sine = torch.stack([skew[:, 2, 1], skew[:, 0, 2], skew[:, 1, 0]], dim=-1).norm(dim=-1)
     cosine = (rotation.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2

@@ -103,7 +103,7 @@ def describe(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: if it is none, or damaged.
     """
-    ours = any(path.glob("transformer-1-of-*.safetensors")) if path.is_dir() else False
+    ours = path.is_dir() and any(path.glob("transformer-1-of-*.safetensors"))
     if ours and stored_kind(path, "transformer") != KIND:
         return _describe_world(path) | _played(path)
     with open_tensors(path) as stored:

@@ -8,7 +8,6 @@ over all pieces (FlashAttention-2, arXiv 2307.08691): inputs, result and sums ar
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +23,6 @@ Seen = tuple[tuple[bool, ...], ...]  # of every query frame: which key frames it
 HALF = (torch.bfloat16, torch.float16)  # what cuDNN's attention computes in
 WIDEST = 128  # channels of a head that its backward pass takes
 FEWEST_TOKENS = 1024  # of a frame; smaller ones fill no GPU
-TOGETHER = 1  # so many runs that only end differently share what they have in common
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,32 +51,24 @@ class Piece:
 
 
 @lru_cache(maxsize=256)
-def pieces_of(seen: Seen, together: int = 1) -> tuple[Piece, ...]:
+def pieces_of(seen: Seen) -> tuple[Piece, ...]:
     """Frames that see the same run of frames are a piece; equal pieces that share none are one.
 
     Of teacher forcing: clean frame i and noisy frame i + 1 see the clean frames up to i; what noisy
-    frames see of themselves is one piece. With more `together` pieces are fewer and larger, and ends
-    of runs are pieces of their own.
+    frames see of themselves is one piece.
 
     Raises:
         ValueError: if a frame sees none.
     """
-    whole: dict[range, list[int]] = {}
+    seeing: dict[range, list[int]] = {}
     for query, row in enumerate(seen):
         if not any(row):
             raise ValueError(f"frame {query} of the mask sees no frame")
         for run in runs_of(key for key, sees in enumerate(row) if sees):
-            whole.setdefault(run, []).append(query)
-    shared = Counter(_even(run, together) for run in whole)
-    seeing: dict[range, list[int]] = {}
-    for run, queries in whole.items():
-        common = _even(run, together)
-        parts = (common, range(common.stop, run.stop)) if shared[common] > 1 else (run,)
-        for part in filter(None, parts):
-            seeing.setdefault(part, []).extend(queries)
+            seeing.setdefault(run, []).append(query)
     pieces: list[Piece] = []
     for run, queries in seeing.items():
-        new = Piece(1, tuple(sorted(queries)), tuple(run))
+        new = Piece(1, tuple(queries), tuple(run))
         for index, piece in enumerate(pieces):
             if piece.takes(new):
                 pieces[index] = piece.with_row(new)
@@ -87,10 +77,6 @@ def pieces_of(seen: Seen, together: int = 1) -> tuple[Piece, ...]:
             pieces.append(new)
     # the most keys first: then few runs of frames are begun in part (`runs_of`)
     return tuple(sorted(pieces, key=lambda piece: -piece.keys_seen))
-
-
-def _even(run: range, together: int) -> range:
-    return range(run.start, run.stop - len(run) % together)
 
 
 def runs_of(frames: Iterable[int], begun: Collection[int] = ()) -> list[range]:
@@ -264,7 +250,7 @@ def _results(q: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _pieces(seen: Tensor) -> tuple[Piece, ...]:
-    return pieces_of(tuple(tuple(row) for row in seen.tolist()), TOGETHER)
+    return pieces_of(tuple(tuple(row) for row in seen.tolist()))
 
 
 def _runs_within(frames: Sequence[int], begun: Collection[int]) -> list[tuple[slice, slice]]:

@@ -16,8 +16,8 @@ from torch._dynamo.testing import CompileCounter
 from torch.nn.functional import scaled_dot_product_attention
 
 from distill import losses
-from distill.adversarial import Discriminator
 from distill.batches import LatentBatch, to_device
+from distill.discriminator import Discriminator
 from distill.gradients import Gradients
 from distill.matching import DistributionMatching, DistributionMatchingConfig
 from distill.objectives import Moment

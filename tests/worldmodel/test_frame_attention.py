@@ -113,20 +113,6 @@ def test_remembered_frames_beside_new_ones_are_seen_as_by_the_dense_mask(
         torch.testing.assert_close(here, known, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("sink", "window"), MEMORIES)
-@pytest.mark.parametrize("together", [2, 3])
-def test_runs_that_share_what_they_have_in_common_give_the_same(
-    sink: int, window: int, together: int, request: pytest.FixtureRequest
-) -> None:
-    torch.manual_seed(0)
-    cache = CacheConfig(sink_frames=sink, window_frames=window)
-    dense = TeacherForcing(FRAMES, TOKENS, cache, CPU)
-    request.getfixturevalue("small_frames_count")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frame_attention, "TOGETHER", together)
-        _check(TeacherForcing(FRAMES, TOKENS, cache, CPU), dense, 2 * FRAMES)
-
-
 def _kernel(frames: int = FRAMES, window: int = 20) -> TeacherForcing:
     return TeacherForcing(frames, TOKENS, CacheConfig(sink_frames=0, window_frames=window), CPU)
 
@@ -141,29 +127,16 @@ def test_a_clean_frame_and_the_noisy_one_after_it_are_one_piece_and_own_frames_a
     )
 
 
-def test_pieces_of_two_runs_together_are_as_many_keys_and_the_ends_are_rows_of_one() -> None:
-    cache = CacheConfig(sink_frames=0, window_frames=20)
-    table = TeacherForcing(4, 1, cache, CPU).mask
-    assert isinstance(table, Tensor)
-    assert pieces_of(tuple(tuple(row) for row in table.tolist()), 2) == (
-        Piece(1, (3,), (0, 1, 2, 3)),
-        Piece(1, (1, 2, 6, 7), (0, 1)),
-        Piece(2, (0, 5, 2, 7), (0, 2)),
-        Piece(4, (4, 5, 6, 7), (4, 5, 6, 7)),
-    )
-
-
 @pytest.mark.parametrize(("sink", "window"), MEMORIES)
 @pytest.mark.parametrize("block_frames", [1, 3])
-@pytest.mark.parametrize("together", [1, 2, 3])
 def test_pieces_cover_every_pair_that_may_see_once(
-    sink: int, window: int, block_frames: int, together: int
+    sink: int, window: int, block_frames: int
 ) -> None:
     cache = CacheConfig(sink_frames=sink, window_frames=window)
     table = TeacherForcing(FRAMES, 1, cache, CPU, block_frames).mask
     assert isinstance(table, Tensor)
     found = torch.zeros(table.shape, dtype=torch.int)
-    for piece in pieces_of(tuple(tuple(row) for row in table.tolist()), together):
+    for piece in pieces_of(tuple(tuple(row) for row in table.tolist())):
         queries = torch.tensor(piece.queries).reshape(piece.rows, -1)
         keys = torch.tensor(piece.keys).reshape(piece.rows, -1)
         for ours, theirs in zip(queries, keys, strict=True):
