@@ -9,7 +9,7 @@ may be of any length.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,9 @@ from distill.evaluate import (
 )
 from distill.metrics import colour, gradient_energy, motion, psnr_db
 from distill.rollout import Views
-from distill.scenes.paths import draw_commands, viewpoints_for
+from distill.scenes.paths import draw_walk
 from distill.viewpoints import viewpoint_of
 from worldmodel.autoencoder import frames_to_float, frames_to_uint8
-from worldmodel.motion import Viewpoint
-from worldmodel.types import MotionLimits
 
 REPORTED = (32, 100, 300, 1000, 3000, 10_000)  # frames after the last true one
 SHOWN = (1, 10, 30, 100, 300, 1000, 3000, 10_000)  # of which pictures are kept
@@ -62,15 +60,18 @@ class LongPlay:
     walks: int = 16
     walk_frames: int = 1000
     still_frames: int = 200
+    spans_ahead: int = 4  # of 64 frames each, straight ahead
 
     def __post_init__(self) -> None:
-        if self.walks < 1 or min(self.walk_frames, self.still_frames) < 2:
-            raise ValueError("long play takes at least 1 walk and 2 frames of walking and resting")
+        if min(self.walks, self.spans_ahead) < 1 or min(self.walk_frames, self.still_frames) < 2:
+            raise ValueError(
+                "long play takes at least 1 walk, 1 span ahead, and 2 frames of walking and resting"
+            )
 
     @staticmethod
     def quick() -> LongPlay:
         """A few minutes on two CPU cores."""
-        return LongPlay(walks=2, walk_frames=100, still_frames=50)
+        return LongPlay(walks=2, walk_frames=100, still_frames=50, spans_ahead=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +160,8 @@ def walk_on(model: Model, truth: Truth, known: int, frames: int) -> Views:
     rate, limits = model.playable.frames_per_second, model.playable.limits
     cameras = []
     for clip, poses in enumerate(truth.views.cameras.cpu().numpy()):
-        random = np.random.default_rng((SEED, clip))
-        walked = _walked(random, viewpoint_of(poses[known - 1]), frames, rate, limits)
+        random, start = np.random.default_rng((SEED, clip)), viewpoint_of(poses[known - 1])
+        walked = draw_walk(random, repeat("wander"), frames, GLANCE_FRAMES, rate, limits, start)
         cameras.append([*poses[:known], *(point.camera_from_world() for point in walked)])
     lens = truth.views.intrinsics[:, :known]
     return Views(
@@ -168,22 +169,6 @@ def walk_on(model: Model, truth: Truth, known: int, frames: int) -> Views:
         intrinsics=torch.cat([lens, lens[:, -1:].expand(-1, frames, -1)], dim=1),
         words=truth.views.words,
     )
-
-
-def _walked(
-    random: np.random.Generator, start: Viewpoint, frames: int, rate: float, limits: MotionLimits
-) -> list[Viewpoint]:
-    """Piece by piece, as clips are drawn, each from how the head is bent then.
-
-    Limits cut some looks short. Drawn all at once a walk would not know, and end with its eyes in the
-    sky or on the ground, where there is nothing to be sharp.
-    """
-    walked = [start]
-    while len(walked) <= frames:
-        count = min(GLANCE_FRAMES, frames + 1 - len(walked))
-        commands = draw_commands(random, "wander", count, rate, walked[-1].pitch_rad)
-        walked += viewpoints_for(commands, rate, limits, walked[-1])[1:]
-    return walked[1:]
 
 
 def rest(truth: Truth, frames: int) -> Views:

@@ -30,7 +30,7 @@ from distill.objectives import (
     teacher_forced,
 )
 from distill.self_rollout import Plan, Player, self_rollout
-from distill.streams import Stream, first_frames
+from distill.streams import Stream, WalksConfig, first_frames
 from worldmodel import flow
 from worldmodel.attention import Attend, attend_all
 from worldmodel.kv_cache import CacheConfig
@@ -61,6 +61,7 @@ class DistributionMatchingConfig:
     scored_frames: int | None = None  # only the last ones, of a rollout of random length; None: all
     stream_share: float = 0.0  # share of rollouts that go on where the one before ended
     stream_onward: float = 0.0  # share of ends of a clip where it goes on into another, not back
+    stream_walks: WalksConfig | None = None  # and how it goes on there; None: as other clips do
     truth_weight: float = 0.0  # of the distance to the true frames, where they are near
     truth_frames: int = 8  # how many generated frames after true ones are near
     # of a discriminator that knows true frames: how hard it pushes, of how hard L1 pulls; 0: none
@@ -98,6 +99,8 @@ class DistributionMatchingConfig:
                 "stream_onward is a share of the ends of streams, in [0, 1], and needs stream_share;"
                 f" got {self.stream_onward} and {self.stream_share}"
             )
+        if self.stream_walks is not None and not self.stream_onward:
+            raise ValueError("stream_walks say how streams go on; they need stream_onward")
         if min(self.adversarial_weight, self.discriminator_noise) < 0.0:
             raise ValueError(
                 "adversarial_weight and discriminator_noise must not be negative, got"
@@ -273,7 +276,7 @@ class DistributionMatching:
         random = np.random.default_rng(moment.step)
         exit_step = int(random.integers(config.student_steps))
         first_exit_step = int(random.integers(config.first_frame_steps))
-        task = self._task(batch, random)
+        task = self._task(batch, random, moment)
         frames, start = task.clips.time.shape[1], task.scored_from
         plan = Plan(
             levels=self._levels.tolist(),
@@ -299,7 +302,7 @@ class DistributionMatching:
         near = slice(first, first + config.truth_frames)
         return replace(made, near=latents[:, near], truth=task.clips.latents[:, near].float())
 
-    def _task(self, batch: LatentBatch, random: np.random.Generator) -> Task:
+    def _task(self, batch: LatentBatch, random: np.random.Generator, moment: Moment) -> Task:
         """A rollout that begins with the batch, or one that goes on where the last one ended."""
         config, frames = self.config, batch.time.shape[1]
         known_frames = 0 if random.random() < config.invented_share else config.known_frames
@@ -313,10 +316,19 @@ class DistributionMatching:
         # a quarter of what is judged is remembered: it shows whether the new frames go on from it
         stream, new = self._stream, scored - scored // 4
         if stream.turns_within(new) and random.random() < config.stream_onward:
-            stream = stream.onward(batch)
+            stream = stream.onward(self._way_on(batch, moment))
         clips = stream.ahead(new)
         start = clips.time.shape[1] - scored
         return Task(clips, stream.made, start, stream.clips, stream.position + new)
+
+    def _way_on(self, batch: LatentBatch, moment: Moment) -> Tensor:
+        """Cameras [b f 4 4] of the batch, or of walks; those are others on every process."""
+        cameras, walks = batch.camera_from_anchor, self.config.stream_walks
+        if walks is None:
+            return cameras
+        here = moment.random.device
+        seed = int(torch.randint(2**31, (1,), generator=moment.random, device=here))
+        return walks.draw(np.random.default_rng(seed), len(cameras)).to(cameras)
 
     def _player_for(self, batch: LatentBatch) -> Player:
         clips, frames = batch.time.shape

@@ -33,6 +33,7 @@ def write_pictures(
         "frames": contact_sheet(truth.frames[:ROWS, columns], made[:ROWS, columns]),
         "walks": _sheet(model, played.walked.moments, range(len(SHOWN))),
         "still": _sheet(model, played.still, RESTED),
+        "ahead": _rows(evaluation.ahead.moments[:ROWS].cpu()),
     }
     titles = {
         "frames": "Truth above, generated below: the last true frame, then frames "
@@ -40,6 +41,8 @@ def write_pictures(
         + " after it",
         "walks": "Self-generated walks, frames " + _up_to(SHOWN, played.numbers["frames"]),
         "still": "A camera at rest, frames " + _up_to(RESTED, played.still.shape[1] - 1),
+        "ahead": "Straight ahead: the last true frame, then frames "
+        + ", ".join(evaluation.ahead.numbers["gradient_energy_ratio"]),
     }
     for asked in evaluation.asked:
         sheets[asked.head] = _rows(asked.frames[:ROWS, list(ASKED)])

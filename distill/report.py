@@ -208,7 +208,27 @@ def _long_play(result: Result) -> list[str]:
             ("to the true frame", "psnr_to_truth_db"),
         )
     ]
-    return [*lines, *table(["", *(f"frame {n}" for n in names)], rest), "", *_returning(result)]
+    return [
+        *lines,
+        *table(["", *(f"frame {n}" for n in names)], rest),
+        "",
+        *_ahead(result),
+        *_returning(result),
+    ]
+
+
+def _ahead(result: Result) -> list[str]:
+    found = result["ahead"]
+    keys = [key for key, value in found.items() if isinstance(value, dict)]
+    moments = list(found[keys[0]])
+    body = [[key.replace("_", " "), *(f"{found[key][m]:.3f}" for m in moments)] for key in keys]
+    return [
+        f"Straight ahead in {found['walks']} worlds, with W held and {found['steps']} steps; the 64"
+        " frames up to each moment against all true frames of the same worlds:",
+        "",
+        *table(["", *(f"frame {m}" for m in moments)], body),
+        "",
+    ]
 
 
 def _returning(result: Result) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill.ahead import Ahead, ahead
 from distill.comparison import Row, compare_with_truth
 from distill.evaluate import (
     RECONSTRUCTED,
@@ -39,6 +40,7 @@ class Evaluation:
     numbers: dict[str, Any]
     made: Tensor  # what the model generated after the true frames, uint8 [b f H W 3]
     played: Played
+    ahead: Ahead
     asked: list[Asked]  # changes of the prompt; empty without a judge
 
 
@@ -57,15 +59,17 @@ def evaluate(
     """
     began = time.monotonic()
     change = None if asking is None else prompt_change(model, truth, extent.known, asking)
-    asked = time.monotonic()
+    told = time.monotonic()
     comparison = compare_with_truth(model, truth, extent, ruler)
     rows = comparison.rows
     compared = time.monotonic()
     played = play(model, truth, extent.known, long_play)
-    returned = returning(model, first_clips(truth, long_play.walks), ruler)
+    few = first_clips(truth, long_play.walks)
+    straight = ahead(model, few, extent.known, long_play.spans_ahead, ruler)
+    returned = returning(model, few, ruler)
     seconds = {
-        "changes of prompt": round(asked - began, 1),
-        "compared with truth": round(compared - asked, 1),
+        "changes of prompt": round(told - began, 1),
+        "compared with truth": round(compared - told, 1),
         "long play": round(time.monotonic() - compared, 1),
     }
     cameras = {name: row.pop("camera") for name, row in rows.items()}
@@ -85,6 +89,7 @@ def evaluate(
         "prompt_change_visible": None if change is None else change.numbers["visible"],
         "prompt_change": None if change is None else change.numbers,
         "still": played.numbers["still"],
+        "ahead": straight.numbers,
         "returning": returned,
         "long_play": {key: x for key, x in played.numbers.items() if key != "still"},
         "ruler": {
@@ -95,7 +100,8 @@ def evaluate(
         "rows": rows,
         "seconds": seconds,
     }
-    return Evaluation(result, comparison.own, played, [] if change is None else change.asked)
+    asked = [] if change is None else change.asked
+    return Evaluation(result, comparison.own, played, straight, asked)
 
 
 def told_words(truth: Truth) -> str:

@@ -140,11 +140,9 @@ class Player:
         latents, exits, levels = [known], [], []
         frames = geometry.matrix.shape[1]
         with torch.autocast(self._device.type, enabled=False):
+            self._remember_known(known, words, geometry)
             for start, stop in _blocks(known.shape[1], frames, plan.block_frames):
                 place, asked = geometry.frames(start, stop).tensors(), words_at(words, start, stop)
-                if start < known.shape[1]:
-                    self._remember(known[:, start:stop], asked, place, start, stop)
-                    continue
                 shape = (len(known), stop - start, *known.shape[2:])
                 block = self._block(shape, asked, place, start, plan, random)
                 latents.append(block.latents)
@@ -220,6 +218,16 @@ class Player:
         inputs = (latent, sigma, words, self._bias[start], *place)
         return self._run("denoise", self._denoise, inputs).clone()
 
+    def _remember_known(self, known: Tensor, words: Tensor, geometry: Geometry) -> None:
+        """Frames [b k p c] that are there from the start, in one pass: each sees those up to it."""
+        count = known.shape[1]
+        if not count:
+            return
+        tokens = self._token[:count].flatten()
+        seen = self._bias[1 : count + 1, : len(tokens)].repeat_interleave(self._tokens, 0)
+        place, asked = geometry.frames(0, count).tensors(), words_at(words, 0, count)
+        self._run("known", self._commit, (known, asked, seen, tokens, *place))
+
     def _remember(
         self, latent: Tensor, words: Tensor, place: tuple[Tensor, ...], start: int, stop: int
     ) -> None:
@@ -245,7 +253,7 @@ class Player:
     def _commit(
         self, latent: Tensor, words: Tensor, bias: Tensor, tokens: Tensor, *place: Tensor
     ) -> Tensor:
-        """Write frames into the memory at `tokens` [n*p]; they see what it then holds."""
+        """Write frames into the memory at `tokens` [n*p]; they see what it then holds, by `bias`."""
         *kernels, last = (
             _Writing(k, v, bias, tokens) for k, v in zip(self._keys, self._values, strict=True)
         )
@@ -265,9 +273,8 @@ class Player:
 
 
 def _blocks(known: int, frames: int, size: int) -> Iterator[tuple[int, int]]:
-    """First and last frame (exclusive) of every pass: known ones singly, as play gives them."""
-    yield from ((index, index + 1) for index in range(known))
-    yield from ((start, min(start + size, frames)) for start in range(known, frames, size))
+    """First and last frame (exclusive) of all that are made together, after the known ones."""
+    return ((start, min(start + size, frames)) for start in range(known, frames, size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,15 +300,14 @@ class _Writing:
 
     keys: Tensor
     values: Tensor
-    bias: Tensor  # [f*p]
+    bias: Tensor  # [f*p], or [n*p f*p] where new frames do not see the same
     tokens: Tensor  # [n*p], where the new frames belong
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         self.write(k, v)
-        seen = len(self.bias)
-        return attend_grouped(
-            mix_fused, q, self.keys[:, :, :seen], self.values[:, :, :seen], self.bias
-        )
+        seen, sharing = self.bias.shape[-1], q.shape[3] // k.shape[3]
+        bias = self.bias if self.bias.ndim == 1 else self.bias.repeat(sharing, 1)
+        return attend_grouped(mix_fused, q, self.keys[:, :, :seen], self.values[:, :, :seen], bias)
 
     def write(self, k: Tensor, v: Tensor) -> None:
         self.keys.index_copy_(2, self.tokens, cache_layout(k).to(self.keys.dtype))

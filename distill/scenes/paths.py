@@ -7,7 +7,7 @@ and no others. Paths are drawn in seconds and sampled at the clip's own world ra
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 
@@ -32,6 +32,7 @@ class PathMix:
     full_turn: float = 0.06
     fly: float = 0.11  # rise and sink while walking and looking
     roam: float = 0.0  # walk or run all the time, and look around most of it
+    stride: float = 0.0  # walk or run ahead for long, and look around now and then
 
     def __post_init__(self) -> None:
         shares = [getattr(self, field.name) for field in fields(self)]
@@ -73,6 +74,12 @@ _HOLDS: tuple[tuple[float, float, bool, float], ...] = (
     (0.0, 0.0, False, 0.12),
 )
 _MOVING = _HOLDS[:-1]
+_AHEAD = (
+    (1.0, 0.0, False, 0.72),
+    (1.0, 0.0, True, 0.18),
+    (1.0, 1.0, False, 0.05),
+    (1.0, -1.0, False, 0.05),
+)
 _HURRYING = tuple((*hold[:3], 3.0 * hold[3] if hold[2] else hold[3]) for hold in _MOVING)
 
 
@@ -88,14 +95,40 @@ def draw_path(
 ) -> Path:
     """A random path of `frames` viewpoints, at a world rate drawn log-uniformly from `rates`."""
     fps = float(np.exp(rng.uniform(math.log(rates[0]), math.log(rates[1]))))
-    names = [field.name for field in fields(mix)]
-    kind = str(rng.choice(names, p=[getattr(mix, name) for name in names]))
+    kind = draw_kind(rng, mix)
     start = _start(rng, kind, limits)
     commands = draw_commands(rng, kind, frames - 1, fps, start.pitch_rad)
     viewpoints = viewpoints_for(commands, fps, limits, start)
     angles = _fields_of_view(rng, frames, lens)
     lenses = tuple(Intrinsics.from_field_of_view(float(a), width_px, height_px) for a in angles)
     return Path(fps, tuple(viewpoints), lenses)
+
+
+def draw_kind(rng: np.random.Generator, mix: PathMix) -> str:
+    names = [field.name for field in fields(mix)]
+    return str(rng.choice(names, p=[getattr(mix, name) for name in names]))
+
+
+def draw_walk(
+    rng: np.random.Generator,
+    kinds: Iterable[str],
+    frames: int,
+    piece_frames: int,
+    fps: float,
+    limits: MotionLimits,
+    start: Viewpoint,
+) -> list[Viewpoint]:
+    """The `frames` viewpoints after `start`, piece by piece: each of the next of `kinds`.
+
+    Limits cut some looks short. Drawn all at once a walk would not know, and end with its eyes in the
+    sky or on the ground; every piece begins from how the head is bent then.
+    """
+    walked, of_piece = [start], iter(kinds)
+    while len(walked) <= frames:
+        count = min(piece_frames, frames + 1 - len(walked))
+        commands = draw_commands(rng, next(of_piece), count, fps, walked[-1].pitch_rad)
+        walked += viewpoints_for(commands, fps, limits, walked[-1])[1:]
+    return walked[1:]
 
 
 def viewpoints_for(
@@ -133,6 +166,9 @@ def draw_commands(
     elif kind == "roam":
         axes, run = _held_keys(rng, frames, fps, _HURRYING)
         look = _looks(rng, frames, fps, pitch_rad, rest_s=0.25)
+    elif kind == "stride":
+        axes, run = _held_keys(rng, frames, fps, _AHEAD, (2.0, 12.0))
+        look = _looks(rng, frames, fps, pitch_rad, rest_s=2.5)
     elif kind != "still":
         raise ValueError(f"unknown kind of path {kind!r}")
     return [
@@ -170,10 +206,11 @@ def _held_keys(
     frames: int,
     fps: float,
     holds: tuple[tuple[float, float, bool, float], ...] = _HOLDS,
+    seconds: tuple[float, float] = (0.25, 4.0),
 ) -> tuple[Axes, NDArray[np.bool_]]:
     axes, run = np.zeros((frames, 3)), np.zeros(frames, bool)
     shares = np.array([hold[3] for hold in holds])
-    for piece in _segments(rng, frames, fps, 0.25, 4.0):
+    for piece in _segments(rng, frames, fps, *seconds):
         forward, right, running, _ = holds[int(rng.choice(len(holds), p=shares / shares.sum()))]
         axes[piece, 0], axes[piece, 1], run[piece] = forward, right, running
         if rng.random() < 0.06:  # an analogue stick, half pressed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import fields, replace
 
@@ -10,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.evaluate import Model, Truth, generate
+from distill.ahead import SPAN_FRAMES, ahead, views_ahead
+from distill.evaluate import Model, Truth, decode_clips, generate
 from distill.features import Ruler
 from distill.long_play import (
     WINDOW_FRAMES,
@@ -24,10 +26,13 @@ from distill.long_play import (
     walk_numbers,
     walk_on,
 )
+from distill.metrics import gradient_energy
 from distill.returning import returning, views_along, ways
 from distill.rollout import Views
 from distill.viewpoints import viewpoint_of
 from tests.worldmodel import tiny
+from worldmodel.autoencoder import frames_to_float
+from worldmodel.motion import WALK_M_PER_S
 from worldmodel.sampler import Commit, Solver
 from worldmodel.types import check_rigid
 
@@ -243,3 +248,38 @@ def test_a_place_that_comes_back_is_recognised_and_another_is_not(
         assert numbers["recognised"] == share
         assert numbers["by_chance"] == 0.25
         assert (numbers["psnr_to_start_db"] > 40) == (share == 1.0)
+
+
+def test_straight_ahead_is_w_held_and_eyes_level_from_where_true_frames_end() -> None:
+    model, truth = _model(), _truth()
+    cameras = views_ahead(model, truth, KNOWN, 30).cameras
+    torch.testing.assert_close(cameras[:, :KNOWN], truth.views.cameras[:, :KNOWN])
+    for poses in cameras[:, KNOWN - 1 :].numpy():
+        start, *path = (viewpoint_of(pose) for pose in poses)
+        for n, point in enumerate(path, 1):
+            there = n * WALK_M_PER_S / model.playable.frames_per_second
+            assert point.x_m - start.x_m == pytest.approx(there * math.sin(start.yaw_rad))
+            assert point.z_m - start.z_m == pytest.approx(there * math.cos(start.yaw_rad))
+            assert (point.pitch_rad, point.y_m) == pytest.approx((0.0, start.y_m), abs=1e-9)
+
+
+def test_straight_ahead_is_measured_span_by_span_against_the_true_frames(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, truth = _model(), _truth(frames=KNOWN + 16)
+    ruler = Ruler("tiny", model.autoencoder.encoder)
+    found = ahead(model, truth, KNOWN, 2, ruler)
+    views = views_ahead(model, truth, KNOWN, 2 * SPAN_FRAMES)
+    made = decode_clips(model, generate(model, truth.latents[:, :KNOWN], views, 2))[:, KNOWN:]
+    assert torch.equal(found.moments[:, 0], truth.frames[:, KNOWN - 1])
+    assert torch.equal(found.moments[:, 1:], made[:, SPAN_FRAMES - 1 :: SPAN_FRAMES])
+    edges = [
+        float(gradient_energy(frames_to_float(x.flatten(0, 1))).mean())
+        for x in (made[:, SPAN_FRAMES:], truth.frames)
+    ]
+    ratio = found.numbers["gradient_energy_ratio"]
+    assert list(ratio) == ["64", "128"]
+    assert ratio["128"] == pytest.approx(edges[0] / edges[1], abs=1e-3)
+    assert "frechet" not in found.numbers  # of too few clips
+    monkeypatch.setattr("distill.comparison.CLIP_NUMBERS", 1)
+    assert set(ahead(model, truth, KNOWN, 1, ruler).numbers["frechet"]) == {"64"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import astuple, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.nn.functional import scaled_dot_product_attention
 
 from distill import losses
-from distill.batches import LatentBatch, to_device
+from distill.batches import LatentBatch, relative_to_middle, to_device
 from distill.discriminator import Discriminator
 from distill.gradients import Gradients
 from distill.matching import DistributionMatching, DistributionMatchingConfig
@@ -24,14 +25,22 @@ from distill.objectives import Moment
 from distill.processes import Processes
 from distill.rollout import Views, rollout
 from distill.self_rollout import Plan, Player, self_rollout
-from distill.streams import EASING_FRAMES, Stream, continued, to_and_fro
+from distill.streams import (
+    EASING_FRAMES,
+    Stream,
+    WalksConfig,
+    continued,
+    first_frames,
+    from_middle,
+    to_and_fro,
+)
 from distill.viewpoints import viewpoint_of
 from tests.worldmodel import tiny
 from worldmodel import flow
 from worldmodel.autoencoder import frames_to_uint8
 from worldmodel.checkpoint import RolloutConfig
 from worldmodel.kv_cache import CacheConfig
-from worldmodel.motion import Viewpoint
+from worldmodel.motion import WALK_M_PER_S, Viewpoint
 from worldmodel.sampler import Commit
 from worldmodel.session import WorldSession
 from worldmodel.transformer import Geometry, WorldTransformer
@@ -337,9 +346,11 @@ def test_a_stream_goes_on_from_its_last_frames_along_the_cameras_of_its_clips() 
         assert before.made.shape[1] == min(window, 4)
         again = objective._rollout(replace(first, latents=first.latents + 9.0), moment)
         assert torch.equal(again.latents[:, 0], before.made[:, -1])  # one of four is remembered
-        steps = to_and_fro(torch.arange(place - 1, place + 3), FRAMES)
-        cameras = first.camera_from_anchor[:, steps], first.intrinsics[:, steps]
-        expected = objective._plain.geometry(*cameras, torch.arange(4.0).expand(2, -1))
+        remembered = before.made.shape[1]
+        steps = to_and_fro(torch.arange(place - remembered, place + 3), FRAMES)
+        cameras = from_middle(first.camera_from_anchor[:, steps])[:, -4:]
+        lenses = first.intrinsics[:, steps[-4:]]
+        expected = objective._plain.geometry(cameras, lenses, torch.arange(4.0).expand(2, -1))
         torch.testing.assert_close(again.geometry.matrix, expected.matrix)
         again.latents.sum().backward()
         place += 3
@@ -356,13 +367,78 @@ def test_to_and_fro_turns_round_at_both_ends() -> None:
 def test_a_stream_that_goes_on_is_where_it_was_and_walks_as_the_other_clips_do() -> None:
     batch, others, known = _batch(), _batch(seed=5), 3
     stream = Stream(batch, batch.latents[:, :known].float(), FRAMES)
-    onward = stream.onward(others)
-    before, after = stream.ahead(0), onward.ahead(FRAMES - known)
-    for name in ("camera_from_anchor", "intrinsics"):
-        assert torch.equal(getattr(after, name)[:, :known], getattr(before, name))
+    onward = stream.onward(others.camera_from_anchor)
+    before, after = stream.ahead(0), onward.ahead(FRAMES - 1)
     path = continued(before.camera_from_anchor[:, -1], others.camera_from_anchor)
-    assert torch.equal(after.camera_from_anchor[:, known:], path[:, 1 : 1 + FRAMES - known])
+    expected = from_middle(torch.cat([before.camera_from_anchor, path[:, 1:]], dim=1))
+    torch.testing.assert_close(after.camera_from_anchor, expected)
+    assert torch.equal(after.intrinsics[:, :known], before.intrinsics)
     assert torch.equal(onward.made, stream.made)
+    assert onward.turns_within(FRAMES)
+    assert not onward.turns_within(FRAMES - 1)
+
+
+def test_numbers_stay_small_however_far_a_stream_has_walked() -> None:
+    """What is far from the anchor is rounded coarsely; where the anchor is does not matter otherwise."""
+    frames, known = 400, 3
+    walk = [Viewpoint(5.0, -1.0, 0.4 * n, 0.2, 0.1) for n in range(frames)]
+    cameras = torch.from_numpy(np.stack([v.camera_from_world() for v in walk]))[None]
+    batch = first_frames(_batch(), known)
+    stream = Stream(batch, batch.latents.float(), known).onward(cameras.expand(2, -1, -1, -1))
+    far = replace(stream, position=380).ahead(10).camera_from_anchor
+    assert float(far[..., :3, 3].norm(dim=-1).max()) < 0.4 * 10
+    middle = viewpoint_of(far[0, far.shape[1] // 2].numpy())
+    assert (middle.x_m, middle.y_m, middle.z_m) == pytest.approx((0.0, 0.0, 0.0), abs=1e-9)
+    assert middle.yaw_rad == pytest.approx(0.0)
+    steps = far[0, 1:] @ torch.linalg.inv(far[0, :-1])
+    torch.testing.assert_close(
+        steps, (cameras[0, 1] @ torch.linalg.inv(cameras[0, 0])).expand_as(steps)
+    )
+    np.testing.assert_allclose(
+        from_middle(cameras)[0].numpy(), relative_to_middle(cameras[0].numpy()), atol=1e-9
+    )
+
+
+def test_streams_go_on_along_walks_as_they_are_played() -> None:
+    walks = WalksConfig(frames=96)
+    drawn = walks.draw(np.random.default_rng(3), 40)
+    assert drawn.shape == (40, 96, 4, 4)
+    assert torch.equal(drawn, walks.draw(np.random.default_rng(3), 40))
+    assert torch.equal(drawn[:, 0], torch.eye(4, dtype=torch.float64).expand(40, 4, 4))
+    paths = [[viewpoint_of(camera) for camera in walk.numpy()] for walk in drawn]
+    ahead, total = 0, 0
+    for before, after in (pair for path in paths for pair in pairwise(path)):
+        step = (after.x_m - before.x_m, after.z_m - before.z_m)
+        forward = step[0] * math.sin(after.yaw_rad) + step[1] * math.cos(after.yaw_rad)
+        assert math.hypot(*step) <= walks.limits.translation_m_per_frame + 1e-9
+        total += 1
+        ahead += forward > 0.9 * WALK_M_PER_S / walks.frames_per_second
+    assert 0.6 < ahead / total < 0.9  # who plays holds W most of the time
+
+
+def test_walks_begin_at_the_end_of_clips_and_last_for_as_long_as_they_are() -> None:
+    walks = WalksConfig(frames=40)
+    config = replace(
+        CONFIG, scored_frames=4, stream_share=0.999, stream_onward=1.0, stream_walks=walks
+    )
+    objective = DistributionMatching(config, *(tiny.transformer() for _ in range(3)), tiny.CACHE)
+    clips = _batch()
+    for step in range(9):
+        objective._rollout(clips, Moment(step, 0.0, torch.Generator().manual_seed(step)))
+    stream = objective._stream
+    assert stream is not None
+    known = stream.made.shape[1]
+    assert stream.clips.time.shape == (2, known + walks.frames - 1)
+    assert not torch.allclose(
+        stream.clips.camera_from_anchor[0], stream.clips.camera_from_anchor[1]
+    )
+
+
+def test_walks_for_streams_that_never_go_on_are_refused() -> None:
+    with pytest.raises(ValueError, match="need stream_onward"):
+        replace(CONFIG, stream_share=0.5, stream_walks=WalksConfig())
+    with pytest.raises(ValueError, match="at least 2 frames"):
+        WalksConfig(frames=1)
 
 
 def test_a_path_is_continued_level_from_where_one_stands_and_looks() -> None:

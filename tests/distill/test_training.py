@@ -105,6 +105,7 @@ DISCRIMINATED = ("objective.adversarial_weight=0.2", "objective.discriminator_le
         ("nano/1", ("accumulate=2",)),
         ("nano/3", (STREAMS,)),
         ("nano/3", (*ONWARD, *DISCRIMINATED)),
+        ("nano/3", (*ONWARD, "objective.stream_walks.frames=32")),
     ],
 )
 def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(

@@ -1,0 +1,81 @@
+"""Straight ahead: whoever holds W walks into what the model must make up, all the time.
+
+What lies ahead grows out of a few pixels in the middle of the picture, and so does every mistake made
+there. Clips that wander seldom show it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.comparison import colour_drift, enough_features
+from distill.evaluate import Model, Truth, decode_clips, generate
+from distill.features import CLIP_FRAMES, Ruler, frechet_to_truth
+from distill.metrics import colour, gradient_energy
+from distill.rollout import Views
+from distill.scenes.paths import viewpoints_for
+from distill.viewpoints import viewpoint_of
+from worldmodel.autoencoder import frames_to_float
+from worldmodel.motion import Command
+
+SPAN_FRAMES = 4 * CLIP_FRAMES  # of which one number is said
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    numbers: dict[str, Any]
+    moments: Tensor  # uint8 [b m H W 3]: the last true frame, then the last of every span
+
+
+@torch.no_grad()
+def ahead(model: Model, truth: Truth, known: int, spans: int, ruler: Ruler) -> Ahead:
+    """Walk straight ahead from frame `known` of every clip, looking level, for `spans` spans.
+
+    Numbers are by the last frame of each span, of all its frames against all true ones.
+    """
+    views = views_ahead(model, truth, known, spans * SPAN_FRAMES)
+    steps = model.playable.rollout.steps
+    latents = generate(model, truth.latents[:, :known], views, steps)[:, known:]
+    true, truly = enough_features(truth.frames[:, known:], ruler), _statistics(truth.frames)
+    numbers: dict[str, dict[str, float]] = {}
+    moments = [truth.frames[:, known - 1]]
+    for index, span in enumerate(latents.split(SPAN_FRAMES, dim=1), 1):
+        frames = decode_clips(model, span)
+        moments.append(frames[:, -1])
+        energy, *colours = _statistics(frames)
+        found = {"gradient_energy_ratio": round(float(energy.mean() / truly[0].mean()), 3)}
+        found |= colour_drift((colours[0], colours[1]), (truly[1], truly[2]))
+        features = enough_features(frames, ruler)
+        if features is not None and true is not None:
+            found["frechet"] = round(frechet_to_truth(features, true), 3)
+        for name, value in found.items():
+            numbers.setdefault(name, {})[str(index * SPAN_FRAMES)] = value
+    return Ahead({"walks": len(latents), "steps": steps, **numbers}, torch.stack(moments, dim=1))
+
+
+def views_ahead(model: Model, truth: Truth, known: int, frames: int) -> Views:
+    """The first `known` true views of each clip, then those of W held for `frames` frames."""
+    rate, limits = model.playable.frames_per_second, model.playable.limits
+    cameras = []
+    for poses in truth.views.cameras.cpu().numpy():
+        start = replace(viewpoint_of(poses[known - 1]), pitch_rad=0.0)
+        walked = viewpoints_for([Command(forward=1.0)] * frames, rate, limits, start)[1:]
+        cameras.append([*poses[:known], *(point.camera_from_world() for point in walked)])
+    lens = truth.views.intrinsics[:, :known]
+    return Views(
+        cameras=torch.from_numpy(np.array(cameras)).to(truth.views.cameras.device),
+        intrinsics=torch.cat([lens, lens[:, -1:].expand(-1, frames, -1)], dim=1),
+        words=truth.views.words,
+    )
+
+
+def _statistics(clips: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient energy [b f], mean and variance of colour [b f 3] of uint8 [b f H W 3]."""
+    parts = [(gradient_energy(x), *colour(x)) for x in map(frames_to_float, clips)]
+    energy, mean, variance = (torch.stack(x) for x in zip(*parts, strict=True))
+    return energy, mean, variance
