@@ -59,6 +59,12 @@ class Ruler:
         change = maps.diff(dim=1).abs().mean((1, 3, 4))
         return torch.cat([content, spread, change], dim=-1)
 
+    @torch.no_grad()
+    def frame_features(self, frames: Tensor) -> Tensor:
+        """One vector [n d] for each of frames [n 3 H W] in [-1, 1]: what is there, however it moves."""
+        maps = self.features(frames)[CLIP_DEPTH]
+        return torch.cat([maps.mean((2, 3)), maps.std((2, 3))], dim=-1)
+
 
 class Perception(nn.Module):
     """The mean distance of a `Ruler` with a gradient, which the encoder must not take: freeze it."""

@@ -280,6 +280,15 @@ def test_straight_ahead_is_measured_span_by_span_against_the_true_frames(
     ratio = found.numbers["gradient_energy_ratio"]
     assert list(ratio) == ["64", "128"]
     assert ratio["128"] == pytest.approx(edges[0] / edges[1], abs=1e-3)
-    assert "frechet" not in found.numbers  # of too few clips
-    monkeypatch.setattr("distill.comparison.CLIP_NUMBERS", 1)
-    assert set(ahead(model, truth, KNOWN, 1, ruler).numbers["frechet"]) == {"64"}
+    assert "frame_frechet" not in found.numbers  # of too few true frames
+    monkeypatch.setattr("distill.ahead.CLIP_NUMBERS", 4)
+    assert set(ahead(model, truth, KNOWN, 1, ruler).numbers["frame_frechet"]) == {"64"}
+
+
+def test_what_is_seen_in_frames_is_the_same_in_whatever_order_they_come() -> None:
+    ruler = Ruler("tiny", _model().autoencoder.encoder)
+    frames = torch.rand(6, 3, 32, 64, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    order = torch.tensor([3, 0, 5, 1, 2, 4])
+    features = ruler.frame_features(frames)
+    torch.testing.assert_close(ruler.frame_features(frames[order]), features[order])
+    assert features.shape[1] == 2 * ruler.features(frames)[2].shape[1]
