@@ -1,8 +1,8 @@
 """Straight ahead: whoever holds W walks into what the model must make up, all the time.
 
 What lies ahead grows out of a few pixels in the middle of the picture, and so does every mistake made
-there. Clips that wander seldom show it. No true frames lie there, so what is seen is held against what is
-seen in the same worlds; not how it moves, as who walks straight ahead sees no other motion.
+there. Clips that wander seldom show it. No true frames lie there, so what is seen is held against what
+is seen in the same worlds; not how it moves, as who walks straight ahead sees no other motion.
 """
 
 from __future__ import annotations
