@@ -16,7 +16,7 @@ from torch import Tensor
 
 TURNING_FRAMES = 48  # in which a world turns to new words; by its own drift it would go on for ever
 PUSHED_FRAMES = 10  # in the first of which new words count for more
-PUSH = 2.5  # how much more in the very first, falling to 1
+PUSH = 1.5  # how much more in the very first, falling to 1
 
 
 @dataclass(slots=True)
