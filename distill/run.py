@@ -22,16 +22,9 @@ from distill.processes import Processes
 from distill.result import write_atomically
 from distill.samples import Samples
 from distill.sharding import whole
-from distill.stages import (
-    AnyModel,
-    ModelConfig,
-    StageConfig,
-    assign_transformer,
-    build_batches,
-    build_networks,
-    build_objective,
-    ready,
-)
+from distill.stage_networks import assign_transformer, build_networks, ready
+from distill.stage_objectives import build_batches, build_objective
+from distill.stages import AnyModel, ModelConfig, StageConfig
 from distill.trainer import Trainer
 from distill.trajectories import TrajectoriesConfig, write_trajectories
 from distill.wan_export import export_wan

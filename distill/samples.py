@@ -19,7 +19,8 @@ from distill.matching import DistributionMatchingConfig
 from distill.objectives import FlowMatchingConfig, ReconstructionConfig
 from distill.optimizers import ExponentialAverage
 from distill.rollout import Views, rollout
-from distill.stages import ModelConfig, StageConfig, build_network
+from distill.stage_networks import build_network
+from distill.stages import ModelConfig, StageConfig
 from worldmodel import flow
 from worldmodel.attention import attend_all
 from worldmodel.autoencoder import Autoencoder, frames_to_float, frames_to_uint8

@@ -22,14 +22,9 @@ from distill.batches import FrameBatch, LatentBatch, prefetch, to_device
 from distill.clips import ClipSet, write_manifest, write_shard
 from distill.objectives import ConsistencyConfig, Moment
 from distill.processes import Processes
-from distill.stages import (
-    AnyModel,
-    StageConfig,
-    build_batches,
-    build_networks,
-    build_objective,
-    ready,
-)
+from distill.stage_networks import build_networks, ready
+from distill.stage_objectives import build_batches, build_objective
+from distill.stages import AnyModel, StageConfig
 from distill.trainer import Trainer
 from worldmodel.autoencoder import Autoencoder
 from worldmodel.models import WanModelConfig

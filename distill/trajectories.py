@@ -24,7 +24,7 @@ from distill.clips import ClipSet, Shard, write_manifest, write_shard
 from distill.histories import CleanHistory
 from distill.objectives import guided
 from distill.processes import Processes
-from distill.stages import compile_network
+from distill.stage_networks import compile_network
 from worldmodel import config as strict
 from worldmodel import flow
 from worldmodel.attention import Attend, attend_all

@@ -18,13 +18,9 @@ from distill.optimizers import Optimizers
 from distill.processes import Processes, join
 from distill.run import run_stage
 from distill.sharding import whole
-from distill.stages import (
-    build_batches,
-    build_networks,
-    build_objective,
-    load_stage,
-    ready,
-)
+from distill.stage_networks import build_networks, ready
+from distill.stage_objectives import build_batches, build_objective
+from distill.stages import load_stage
 from distill.trainer import Trainer
 
 STAGES = ("wan-1", "wan-2-causal-cd", "wan-3")

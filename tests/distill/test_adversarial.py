@@ -15,7 +15,9 @@ from distill.adversarial import AdversarialReconstruction, PatchCritic
 from distill.batches import FrameBatch
 from distill.features import Perception, Ruler
 from distill.objectives import Moment, Reconstruction, ReconstructionConfig
-from distill.stages import build_networks, build_objective, load_stage
+from distill.stage_networks import build_networks
+from distill.stage_objectives import build_objective
+from distill.stages import load_stage
 from tests.worldmodel import tiny
 from worldmodel.autoencoder import Autoencoder, frames_to_float
 

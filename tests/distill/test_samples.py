@@ -13,7 +13,8 @@ from PIL import Image
 from distill.__main__ import main
 from distill.run import load_transformer
 from distill.samples import rollout_of, sheet
-from distill.stages import build_network, load_stage
+from distill.stage_networks import build_network
+from distill.stages import load_stage
 from tests.distill.clip_maker import write_clips
 from worldmodel.checkpoint import save_module
 

@@ -21,14 +21,9 @@ from distill.lineage import teacher_of
 from distill.objectives import Moment
 from distill.processes import Processes
 from distill.run import load_autoencoder, load_transformer
-from distill.stages import (
-    build_batches,
-    build_critic,
-    build_network,
-    build_objective,
-    compile_network,
-    load_stage,
-)
+from distill.stage_networks import build_critic, build_network, compile_network
+from distill.stage_objectives import build_batches, build_objective
+from distill.stages import load_stage
 from distill.state import load_state, save_state
 from distill.trainer import NotFiniteError, Trainer
 from tests.distill.clip_maker import wan_clips, write_clips

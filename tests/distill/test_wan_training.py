@@ -21,7 +21,9 @@ from distill.clips import ClipSet
 from distill.networks import WanStudent
 from distill.objectives import Moment
 from distill.processes import Processes
-from distill.stages import build_batches, build_network, load_stage
+from distill.stage_networks import build_network
+from distill.stage_objectives import build_batches
+from distill.stages import load_stage
 from distill.state import load_state
 from tests.distill import sharded
 from tests.distill.clip_maker import wan_clips

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from distill.histories import Beside, NoisyHistory, mask_of_frames
-from distill.stages import KEPT
+from distill.stage_networks import KEPT
 from worldmodel import attention, frame_attention
 from worldmodel.attention import LargeFrames, TeacherForcing, tiles_of_frames
 from worldmodel.frame_attention import Piece, attend_frames, can_attend, pieces_of, runs_of
