@@ -10,19 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from distill.comparison import colour_drift
 from distill.evaluate import BATCH_FRAMES, Model, Truth, decode_clips, generate
 from distill.features import CLIP_FRAMES, CLIP_NUMBERS, Ruler, frechet_to_truth
-from distill.metrics import colour, gradient_energy
+from distill.long_play import ASKED, against, statistics_of, views_on
 from distill.rollout import Views
 from distill.scenes.paths import viewpoints_for
-from distill.viewpoints import viewpoint_of
 from worldmodel.autoencoder import frames_to_float
-from worldmodel.motion import Command
+from worldmodel.motion import Command, Viewpoint
 
 SPAN_FRAMES = 4 * CLIP_FRAMES  # of which one number is said
 EVERY = 4  # frames, of which one is held against the true ones
@@ -43,15 +40,14 @@ def ahead(model: Model, truth: Truth, known: int, spans: int, ruler: Ruler) -> A
     views = views_ahead(model, truth, known, spans * SPAN_FRAMES)
     steps = model.playable.rollout.steps
     latents = generate(model, truth.latents[:, :known], views, steps)[:, known:]
-    true, truly = _features(truth.frames[:, known:], ruler), _statistics(truth.frames)
+    true, truly = _features(truth.frames[:, known:], ruler), statistics_of(truth.frames)
     numbers: dict[str, dict[str, float]] = {}
     moments = [truth.frames[:, known - 1]]
     for index, span in enumerate(latents.split(SPAN_FRAMES, dim=1), 1):
         frames = decode_clips(model, span)
         moments.append(frames[:, -1])
-        energy, *colours = _statistics(frames)
-        found = {"gradient_energy_ratio": round(float(energy.mean() / truly[0].mean()), 3)}
-        found |= colour_drift((colours[0], colours[1]), (truly[1], truly[2]))
+        measured = against(statistics_of(frames), truly)
+        found = {name: measured[name] for name in ASKED}
         features = _features(frames, ruler)
         if min(len(features), len(true)) > CLIP_NUMBERS:  # fewer determine no covariance
             found["frame_frechet"] = round(frechet_to_truth(features, true), 3)
@@ -63,27 +59,15 @@ def ahead(model: Model, truth: Truth, known: int, spans: int, ruler: Ruler) -> A
 def views_ahead(model: Model, truth: Truth, known: int, frames: int) -> Views:
     """The first `known` true views of each clip, then those of W held for `frames` frames."""
     rate, limits = model.playable.frames_per_second, model.playable.limits
-    cameras = []
-    for poses in truth.views.cameras.cpu().numpy():
-        start = replace(viewpoint_of(poses[known - 1]), pitch_rad=0.0)
-        walked = viewpoints_for([Command(forward=1.0)] * frames, rate, limits, start)[1:]
-        cameras.append([*poses[:known], *(point.camera_from_world() for point in walked)])
-    lens = truth.views.intrinsics[:, :known]
-    return Views(
-        cameras=torch.from_numpy(np.array(cameras)).to(truth.views.cameras.device),
-        intrinsics=torch.cat([lens, lens[:, -1:].expand(-1, frames, -1)], dim=1),
-        words=truth.views.words,
-    )
+
+    def level(_: int, start: Viewpoint) -> list[Viewpoint]:
+        held = [Command(forward=1.0)] * frames
+        return viewpoints_for(held, rate, limits, replace(start, pitch_rad=0.0))[1:]
+
+    return views_on(truth, known, frames, level)
 
 
 def _features(clips: Tensor, ruler: Ruler) -> Tensor:
     """Of some frames [n d] of uint8 [b f H W 3]."""
     frames = clips[:, EVERY - 1 :: EVERY].flatten(0, 1).split(BATCH_FRAMES)
     return torch.cat([ruler.frame_features(frames_to_float(part)) for part in frames])
-
-
-def _statistics(clips: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradient energy [b f], mean and variance of colour [b f 3] of uint8 [b f H W 3]."""
-    parts = [(gradient_energy(x), *colour(x)) for x in map(frames_to_float, clips)]
-    energy, mean, variance = (torch.stack(x) for x in zip(*parts, strict=True))
-    return energy, mean, variance

@@ -37,6 +37,7 @@ MEASURES = (
     Measure("still camera, PSNR to its first frame", ("still", "psnr_to_first_db"), "dB"),
     Measure("recognised after a full turn, share", ("returning", "full turn", "recognised")),
     Measure("recognised after out and back, share", ("returning", "out and back", "recognised")),
+    Measure("Fréchet distance of frames straight ahead", ("ahead", "frame_frechet")),
     Measure("changed prompt seen, share", ("prompt_change_visible",)),
     Measure("walks that collapsed", ("long_play", "collapse", "collapsed_walks")),
     Measure("autoencoder PSNR", ("autoencoder_psnr_db",), "dB"),

@@ -38,7 +38,7 @@ def compare_with_truth(model: Model, truth: Truth, extent: Extent, ruler: Ruler)
     rows, own = {}, truth.frames
     told = commanded(truth, extent.known - 1, extent.camera_pairs)
     true = measured(truth.frames, told)
-    features = enough_features(truth.frames[:, extent.known :], ruler)
+    features = true_features(truth, extent, ruler)
     for name, made in candidates(model, truth, extent):
         rows[name] = measure(truth, made, extent, ruler, features)
         rows[name]["camera"] = camera_error(measured(made, told), told, true)
@@ -128,8 +128,9 @@ def _neighbours(frames: Tensor) -> tuple[Tensor, Tensor]:
     return frames[:-1], frames[1:]
 
 
-def enough_features(frames: Tensor, ruler: Ruler) -> Tensor | None:
-    """`clip_features`; None of too few: fewer than a covariance has rows would say nothing."""
+def true_features(truth: Truth, extent: Extent, ruler: Ruler) -> Tensor | None:
+    """Of the true clips; None of too few: fewer than a covariance has rows would say nothing."""
+    frames = truth.frames[:, extent.known :]
     if len(frames) * (frames.shape[1] // CLIP_FRAMES) <= CLIP_NUMBERS:
         return None
     return clip_features(frames, ruler)

@@ -8,6 +8,7 @@ may be of any length.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice, repeat
 from typing import Any
@@ -32,6 +33,7 @@ from distill.rollout import Views
 from distill.scenes.paths import draw_walk
 from distill.viewpoints import viewpoint_of
 from worldmodel.autoencoder import frames_to_float, frames_to_uint8
+from worldmodel.motion import Viewpoint
 
 REPORTED = (32, 100, 300, 1000, 3000, 10_000)  # frames after the last true one
 SHOWN = (1, 10, 30, 100, 300, 1000, 3000, 10_000)  # of which pictures are kept
@@ -125,7 +127,7 @@ def play(model: Model, truth: Truth, known: int, extent: LongPlay) -> Played:
         "walks": len(walked.start),
         "frames": extent.walk_frames,
         "steps": steps,
-        **walk_numbers(walked.statistics, true_statistics(few), extent.walk_frames),
+        **walk_numbers(walked.statistics, statistics_of(few.frames), extent.walk_frames),
         "still": still_numbers(model, still, few),
     }
     return Played(numbers, walked, still)
@@ -158,10 +160,21 @@ def first_clips(truth: Truth, count: int) -> Truth:
 def walk_on(model: Model, truth: Truth, known: int, frames: int) -> Views:
     """What a player sees from who goes on from frame `known` of each clip, for `frames` frames."""
     rate, limits = model.playable.frames_per_second, model.playable.limits
+
+    def wandering(clip: int, start: Viewpoint) -> list[Viewpoint]:
+        random = np.random.default_rng((SEED, clip))
+        return draw_walk(random, repeat("wander"), frames, GLANCE_FRAMES, rate, limits, start)
+
+    return views_on(truth, known, frames, wandering)
+
+
+def views_on(
+    truth: Truth, known: int, frames: int, walk: Callable[[int, Viewpoint], list[Viewpoint]]
+) -> Views:
+    """The first `known` true views of each clip, then those of `walk(clip, start)` from there."""
     cameras = []
     for clip, poses in enumerate(truth.views.cameras.cpu().numpy()):
-        random, start = np.random.default_rng((SEED, clip)), viewpoint_of(poses[known - 1])
-        walked = draw_walk(random, repeat("wander"), frames, GLANCE_FRAMES, rate, limits, start)
+        walked = walk(clip, viewpoint_of(poses[known - 1]))
         cameras.append([*poses[:known], *(point.camera_from_world() for point in walked)])
     lens = truth.views.intrinsics[:, :known]
     return Views(
@@ -209,9 +222,9 @@ class Counting:
         self._waiting, self._before = [], clips[:, -1:]
 
 
-def true_statistics(truth: Truth) -> Statistics:
-    """Of all true frames, clip by clip."""
-    parts = [_of(frames_to_float(clip)[None], None) for clip in truth.frames]
+def statistics_of(clips: Tensor) -> Statistics:
+    """Of uint8 [b f H W 3], clip by clip."""
+    parts = [_of(frames_to_float(clip)[None], None) for clip in clips]
     return Statistics(*(torch.cat([getattr(x, n) for x in parts]) for n in FIELDS))
 
 
@@ -224,16 +237,16 @@ def _of(clips: Tensor, before: Tensor | None) -> Statistics:
 def walk_numbers(made: Statistics, true: Statistics, frames: int) -> dict[str, Any]:
     """Statistics of walks against those of the true frames of the same worlds."""
     moments = sorted({m for m in (*REPORTED, frames) if m <= frames})
-    at = {str(m): _against(made.until(m), true) for m in moments}
+    at = {str(m): against(made.until(m), true) for m in moments}
     numbers = {name: {m: found[name] for m, found in at.items()} for name in at[str(frames)]}
     length = true.gradient_energy.shape[1]  # the end of the true clips against all of them
-    floor = _against(true.until(length), true) if length >= 2 * WINDOW_FRAMES else None
+    floor = against(true.until(length), true) if length >= 2 * WINDOW_FRAMES else None
     outside = {
         m: [key for key, (low, high) in ASKED.items() if not low <= found[key] <= high]
         for m, found in at.items()
     }
     curve = sorted({int(m) for m in np.linspace(1, frames, CURVE_POINTS)})
-    along = {m: _against(made.until(m), true) for m in curve}
+    along = {m: against(made.until(m), true) for m in curve}
     return {
         **numbers,
         "floor": floor,
@@ -246,7 +259,8 @@ def walk_numbers(made: Statistics, true: Statistics, frames: int) -> dict[str, A
     }
 
 
-def _against(made: Statistics, true: Statistics) -> dict[str, float]:
+def against(made: Statistics, true: Statistics) -> dict[str, float]:
+    """What is made, of what is true."""
     energy = made.gradient_energy.mean() / true.gradient_energy.mean()
     moving = made.motion.mean() / true.motion.mean().clamp_min(1e-9)
     drift = colour_drift((made.mean, made.variance), (true.mean, true.variance))

@@ -10,18 +10,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from distill.evaluate import Model, Truth, generate
 from distill.features import Ruler
+from distill.long_play import views_on
 from distill.metrics import psnr_db, ssim
 from distill.rollout import Views
 from distill.scenes.paths import viewpoints_for
-from distill.viewpoints import viewpoint_of
 from worldmodel.autoencoder import frames_to_float, frames_to_uint8
-from worldmodel.motion import Command
+from worldmodel.motion import Command, Viewpoint
 
 TURN_FRAMES = 72  # 5 degrees a frame
 OUT_FRAMES = 30
@@ -47,15 +46,11 @@ def returning(model: Model, truth: Truth, ruler: Ruler) -> dict[str, Any]:
 def views_along(model: Model, truth: Truth, commands: list[Command]) -> Views:
     """From the first pose of each clip."""
     rate, limits = model.playable.frames_per_second, model.playable.limits
-    cameras = [
-        [point.camera_from_world() for point in viewpoints_for(commands, rate, limits, start)]
-        for start in map(viewpoint_of, truth.views.cameras[:, 0].cpu().numpy())
-    ]
-    return Views(
-        cameras=torch.from_numpy(np.array(cameras)).to(truth.views.cameras.device),
-        intrinsics=truth.views.intrinsics[:, :1].expand(-1, len(commands) + 1, -1),
-        words=truth.views.words,
-    )
+
+    def along(_: int, start: Viewpoint) -> list[Viewpoint]:
+        return viewpoints_for(commands, rate, limits, start)[1:]
+
+    return views_on(truth, 1, len(commands), along)
 
 
 def _last_frame(model: Model, truth: Truth, commands: list[Command]) -> Tensor:

@@ -62,13 +62,7 @@ Mix = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 def mix_fused(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
     """Queries [b g n d] over keys and values [b g k d], with `bias` [k] or [n k] added to the scores."""
-    mask = (
-        None
-        if bias is None
-        else bias.expand(1, 1, -1, -1)
-        if bias.ndim == 2
-        else bias[None, None, None]
-    )
+    mask = None if bias is None else torch.atleast_2d(bias)[None, None]
     return scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
 
 

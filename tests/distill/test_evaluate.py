@@ -9,10 +9,10 @@ from torch import Tensor
 
 from distill.comparison import (
     colour_drift,
-    enough_features,
     frechet_numbers,
     has_moved,
     measure,
+    true_features,
 )
 from distill.evaluate import Extent, Truth, wrong_cameras
 from distill.features import CLIP_FRAMES, CLIP_NUMBERS, Ruler
@@ -109,7 +109,7 @@ def test_the_truth_itself_is_measured_as_perfect() -> None:
     assert row["perceptual"]["4"] == 0.0
     assert row["gradient_energy_ratio"]["4"] == row["motion_ratio"] == 1.0
     assert row["checkerboard_ratio"]["4"] == 1.0
-    assert enough_features(truth.frames[:, extent.known :], ruler) is None  # too few clips
+    assert true_features(truth, extent, ruler) is None  # too few clips
     assert "frechet" not in row
     other = measure(truth, _clips(2), extent, ruler, None)
     assert other["psnr_db"]["4"] < 20
@@ -136,7 +136,7 @@ def test_enough_clips_have_a_frechet_distance_to_the_truth_and_a_floor() -> None
     truth = Truth(frames=true, latents=torch.zeros(clips, frames, 8, 4), views=_views(cameras))
     ruler = Ruler("tiny", tiny.autoencoder().encoder)
     extent = Extent(known=2, clips=clips, longest=CLIP_FRAMES, steps=())
-    features = enough_features(truth.frames[:, extent.known :], ruler)
+    features = true_features(truth, extent, ruler)
     assert features is not None
     rows = {
         name: measure(truth, made, extent, ruler, features)
