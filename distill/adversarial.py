@@ -22,6 +22,7 @@ from distill.objectives import (
     random_uniform,
 )
 from worldmodel.autoencoder import Autoencoder, ChannelNorm
+from worldmodel.upscaler import UpscaledAutoencoder
 
 LEVEL = 1 / 127.5  # between neighbouring values of 8 bits, in [-1, 1]
 
@@ -68,7 +69,7 @@ class AdversarialReconstruction:
     def __init__(
         self,
         config: ReconstructionConfig,
-        autoencoder: Autoencoder,
+        autoencoder: Autoencoder | UpscaledAutoencoder,
         critic: nn.Module,
         perception: nn.Module | None = None,
     ) -> None:

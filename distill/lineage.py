@@ -49,8 +49,10 @@ def check(objective: ObjectiveConfig, init: Path | None, teacher: Path | None) -
     Raises:
         ValueError: naming the run folder, what it is and what is needed.
     """
-    if isinstance(objective, ReconstructionConfig) and objective.part == "decoder" and init is None:
-        raise ValueError("part: decoder keeps the latents of --init, an autoencoder's folder")
+    if isinstance(objective, ReconstructionConfig) and objective.part != "all" and init is None:
+        raise ValueError(
+            f"part: {objective.part} keeps the latents of --init, an autoencoder's folder"
+        )
     needed = teacher_of(objective)
     if teacher is not None and needed is not None:
         check_direction(teacher, needed, "--teacher")

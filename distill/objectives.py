@@ -21,6 +21,7 @@ from worldmodel import flow
 from worldmodel.attention import Attend
 from worldmodel.autoencoder import Autoencoder, frames_to_float
 from worldmodel.transformer import Geometry
+from worldmodel.upscaler import UpscaledAutoencoder
 
 Metrics = dict[str, Tensor]
 
@@ -62,14 +63,15 @@ class Remembers(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconstructionConfig:
-    """Train the autoencoder to give frames back through noisy latents."""
+    """Train the autoencoder to give frames back through noisy latents, or a part of the way back."""
 
     kind: Literal["reconstruction"]
     gradient_weight: float
     square_weight: float
     texture_weight: float = 0.0
     latent_noise: float  # largest standard deviation; the decoder learns to forgive the transformer
-    part: Literal["all", "decoder"] = "all"  # "decoder": the latents stay, so transformers fit on
+    # "decoder": the latents stay, so transformers fit on; "upscaler": the autoencoder stays
+    part: Literal["all", "decoder", "upscaler"] = "all"
     perceptual_weight: float = 0.0  # of the distance in the activations of its own encoder
     adversarial_weight: float = 0.0  # how hard a critic pushes, of how hard L1 pulls; 0: no critic
     critic_lead_steps: int = (
@@ -78,7 +80,7 @@ class ReconstructionConfig:
     critic_widths: tuple[int, ...] = (32, 64, 96)  # one per halving of the resolution, finest first
 
     def __post_init__(self) -> None:
-        if self.perceptual_weight and self.part != "decoder":
+        if self.perceptual_weight and self.part == "all":
             raise ValueError(
                 "perceptual_weight measures with the encoder, which must not move: set part: decoder"
             )
@@ -130,13 +132,13 @@ class Reconstruction:
     def __init__(
         self,
         config: ReconstructionConfig,
-        autoencoder: Autoencoder,
+        autoencoder: Autoencoder | UpscaledAutoencoder,
         perception: nn.Module | None = None,
     ) -> None:
         """`perception` gives the perceptual distance of two sets of frames, if that is asked for."""
         self.config, self._latents = config, autoencoder.config
         self._perception = perception
-        self.trained = {"student": autoencoder}
+        self.trained: dict[str, nn.Module] = {"student": autoencoder}
 
     def due(self, step: int) -> Sequence[str]:  # noqa: ARG002 - the same at every step
         return ("student",)

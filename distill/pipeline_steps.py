@@ -159,6 +159,7 @@ class ExportStep:
     autoencoder: str
     transformer: str
     averaged_with: tuple[str, ...] = ()  # more transformers; the model is the mean of all
+    upscaler: str | None = None  # what draws frames larger
     data: str | None = None  # what lens, rate, limits, licence, starts and card are taken from
 
     settings: ClassVar[type[Any]] = PlayableConfig
@@ -166,12 +167,13 @@ class ExportStep:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        data = () if self.data is None else (self.data,)
-        return self.autoencoder, self.transformer, *self.averaged_with, *data
+        more = (name for name in (self.upscaler, self.data) if name is not None)
+        return self.autoencoder, self.transformer, *self.averaged_with, *more
 
     def arguments(self, at: Place) -> list[str]:
         parts = ["--autoencoder", at(self.autoencoder), "--transformer", at(self.transformer)]
         parts += [word for name in self.averaged_with for word in ("--averaged-with", at(name))]
+        parts += [] if self.upscaler is None else ["--upscaler", at(self.upscaler)]
         parts += [] if self.data is None else ["--data", at(self.data)]
         return [str(self.config), *self.overrides, *parts, "--overwrite"]
 

@@ -35,6 +35,7 @@ from worldmodel.checkpoint import (
     assign,
     load_model,
     load_tensors,
+    load_upscaler,
     save_model,
     save_tensors,
     stored_kind,
@@ -43,6 +44,7 @@ from worldmodel.convert import write_shards
 from worldmodel.models import WanModelConfig
 from worldmodel.runtime import choose_device, fastest_dtype, prepare
 from worldmodel.transformer import TransformerConfig, WorldTransformer
+from worldmodel.upscaler import UpscaledAutoencoder, Upscaler
 from worldmodel.wan import KIND
 
 CALIBRATION_FRAMES = 1024
@@ -78,6 +80,8 @@ def run_stage(
         out.mkdir(parents=True, exist_ok=True)
         report = Trainer(stage, networks, objective, batches, out, processes, samples).run()
     network = networks["student"]
+    if isinstance(network, UpscaledAutoencoder):
+        network = network.upscaler  # the rest was there before
     if isinstance(network, Autoencoder) and not network.latents_stay:
         _calibrate(network, clips, stage, processes)
     report |= {"init": None if init is None else str(init)}
@@ -177,10 +181,11 @@ def write_moments(folder: Path, data: Path, out: Path, limit: float) -> None:
     """
     clips = ClipSet(data)
     playable, autoencoder, transformer = load_model(folder)
+    upscaler = load_upscaler(folder)
     _measure_moments(autoencoder, clips)
     rollout = replace(playable.rollout, drift_limit=limit)
     shutil.copytree(folder, out, ignore=shutil.ignore_patterns(*OF_ONE_MODEL))
-    save_model(out, replace(playable, rollout=rollout), autoencoder, transformer)
+    save_model(out, replace(playable, rollout=rollout), autoencoder, transformer, upscaler)
 
 
 def load_autoencoder(folder: Path) -> Autoencoder:
@@ -189,6 +194,18 @@ def load_autoencoder(folder: Path) -> Autoencoder:
     network = Autoencoder.of(config, weights)
     assign(network, weights, str(folder))
     return network.eval()
+
+
+def needed_upscaler(folder: Path) -> Upscaler:
+    """The upscaler of a run or model folder.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    upscaler = load_upscaler(folder)
+    if upscaler is None:
+        raise ValueError(f"{folder}: no upscaler here")
+    return upscaler
 
 
 def load_transformer(folder: Path) -> WorldTransformer:
@@ -227,12 +244,13 @@ def export(
     out: Path,
     data: Path | None = None,
     averaged_with: Sequence[Path] = (),
+    upscaler: Path | None = None,
 ) -> None:
     """Write a playable model folder from two run or model folders; Wan models: from a converted one too.
 
     `data` are the clips it was made of: lens, rate, limits of motion, licence and what frames look like
     are then theirs, and the folder gets start frames and a card. `averaged_with`: more transformers, of
-    which the model is the mean.
+    which the model is the mean. `upscaler`: a run or model folder; frames are drawn larger by it.
 
     Raises:
         ValueError: if weights or clips are not what they should be.
@@ -240,12 +258,15 @@ def export(
     if stored_kind(transformer, "transformer") == KIND:
         if averaged_with:
             raise ValueError(f"{transformer}: a Wan model; only our own transformers are averaged")
+        if upscaler is not None:
+            raise ValueError(f"{transformer}: a Wan model; upscalers are for our own autoencoders")
         export_wan(playable, autoencoder, transformer, out, data)
         return
     encoder = load_autoencoder(autoencoder)
+    drawing = None if upscaler is None else needed_upscaler(upscaler)
     network = averaged_transformer([transformer, *averaged_with])
     if data is None:
-        save_model(out, playable, encoder, network)
+        save_model(out, playable, encoder, network, drawing)
         return
     clips = ClipSet(data)
     adapted = card.adapted(playable, clips)
@@ -257,7 +278,7 @@ def export(
         _measure_moments(encoder, clips)
     page = card.page(adapted, encoder, network, clips, (autoencoder, transformer))
     write_atomically(page, out / "README.md")
-    save_model(out, adapted, encoder, network)
+    save_model(out, adapted, encoder, network, drawing)
 
 
 def load_for_evaluation(folder: Path, device_name: str | None) -> Model:

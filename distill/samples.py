@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.batches import FrameBatch, LatentBatch
 from distill.lineage import history_of
@@ -45,10 +45,13 @@ class Samples:
         if self.autoencoder is None and self.stage.network_name == "transformer":
             raise ValueError("sample_every: pictures of latents need --autoencoder, a run folder")
 
-    def write(self, average: ExponentialAverage, step: int) -> Path:
+    def write(self, average: ExponentialAverage, trained: nn.Module, step: int) -> Path:
         """Draw one sheet; neither weights nor random numbers of the training are touched."""
         network = build_network(self.stage, self.model, None).to(average.weights[0].device)
         average.copy_to(network.eval())
+        statistics = dict(trained.named_buffers())  # of latents; no average is made of them
+        for name, buffer in network.named_buffers():
+            buffer.copy_(statistics[name])
         truth, made = self._frames(network)
         path = self.out / "samples" / f"{step:07d}.png"
         path.parent.mkdir(exist_ok=True)

@@ -24,11 +24,12 @@ from distill.objectives import ConsistencyConfig, Moment
 from distill.processes import Processes
 from distill.stage_networks import build_networks, ready
 from distill.stage_objectives import build_batches, build_objective
-from distill.stages import AnyModel, StageConfig
+from distill.stages import AnyModel, ModelConfig, StageConfig
 from distill.trainer import Trainer
 from worldmodel.autoencoder import Autoencoder
 from worldmodel.models import WanModelConfig
 from worldmodel.transformer import TransformerConfig
+from worldmodel.upscaler import FACTOR, Upscaler
 from worldmodel.wan import WanConfig
 
 BACKWARD_ATTENTION = 2.5  # backward recomputes the scores: 5 products for the forward's 2
@@ -146,9 +147,11 @@ def random_batch(
 
     With `words_change` it has words for every frame, as data have in which prompts change.
     """
-    if stage.network_name == "autoencoder":
+    if stage.sees_frames:
         assert not isinstance(model, WanModelConfig)
-        size = (stage.batch_size, model.autoencoder.height_px, model.autoencoder.width_px, 3)
+        factor = FACTOR if stage.network_name == "upscaler" else 1
+        sides = factor * model.autoencoder.height_px, factor * model.autoencoder.width_px
+        size = (stage.batch_size, *sides, 3)
         return FrameBatch(torch.randint(0, 256, size, dtype=torch.uint8, device=device))
     config, b, f = model.transformer, stage.batch_size, stage.frames
     latents = torch.randn(b, f, config.tokens_per_frame, config.latent_channels, device=device)
@@ -214,13 +217,9 @@ def step_flops(
 
     Not of stages with a critic: rollouts are as long as chance says.
     """
-    if stage.network_name == "autoencoder":
+    if stage.sees_frames:
         assert not isinstance(model, WanModelConfig)
-        network = Autoencoder(model.autoencoder)
-        frames = torch.zeros(1, 3, model.autoencoder.height_px, model.autoencoder.width_px)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            network.decode(network.encode(frames))
-        return 3.0 * counter.get_total_flops() * stage.batch_size * stage.accumulate
+        return _frame_flops(stage, model) * stage.batch_size * stage.accumulate
     f = stage.frames
     copies, pairs = 1, f * f
     if lineage.history_of(stage.objective) == "clean":
@@ -235,6 +234,21 @@ def step_flops(
         read_only = 2 if stage.objective.guidance == 1.0 else 3
     passes = (3 + read_only) * matrices + (1 + backward_attention + read_only) * attention
     return stage.batch_size * stage.accumulate * passes
+
+
+def _frame_flops(stage: StageConfig, model: ModelConfig) -> float:
+    """Of one frame: there and back, and twice that for gradients; an upscaler alone has gradients."""
+    autoencoder = Autoencoder(model.autoencoder)
+    frame = torch.zeros(1, 3, model.autoencoder.height_px, model.autoencoder.width_px)
+    with FlopCounterMode(display=False) as there_and_back, torch.no_grad():
+        frame = autoencoder.decode(autoencoder.encode(frame))
+    flops = float(there_and_back.get_total_flops())
+    if stage.network_name != "upscaler":
+        return 3.0 * flops
+    assert model.upscaler is not None
+    with FlopCounterMode(display=False) as drawing, torch.no_grad():
+        Upscaler(model.upscaler)(frame)
+    return flops + 3.0 * drawing.get_total_flops()
 
 
 def _forward(config: TransformerConfig, frames: int, pairs: int) -> tuple[float, float]:

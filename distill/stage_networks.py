@@ -21,12 +21,13 @@ from distill.networks import Transformer, WanStudent, make_transformer
 from distill.objectives import ReconstructionConfig
 from distill.processes import Processes
 from distill.sharding import shard
-from distill.stages import AnyModel, StageConfig, has_critic, has_discriminator
+from distill.stages import AnyModel, ModelConfig, StageConfig, has_critic, has_discriminator
 from worldmodel.autoencoder import Autoencoder, AutoencoderConfig
-from worldmodel.checkpoint import assign, load_tensors
+from worldmodel.checkpoint import assign, load_tensors, load_upscaler
 from worldmodel.models import WanModelConfig
 from worldmodel.runtime import fastest_dtype, prepare
 from worldmodel.transformer import TransformerConfig, WorldTransformer
+from worldmodel.upscaler import UpscaledAutoencoder, Upscaler
 from worldmodel.wan import WanConfig
 
 # what is not computed again in compiled blocks: attention by a mask, dense, and on CPUs
@@ -38,7 +39,8 @@ KEPT: list[Any] = [
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
 ]
 
-OF_FRAMES = (Autoencoder, Discriminator, PatchCritic, Perception)  # the others are transformers
+# the others are transformers
+OF_FRAMES = (Autoencoder, UpscaledAutoencoder, Discriminator, PatchCritic, Perception)
 
 
 def build_networks(
@@ -85,13 +87,27 @@ def build_network(
         if init is not None:
             assign_transformer(transformer, init)
         return transformer
-    return _autoencoder(stage, model.autoencoder, init)
+    autoencoder = _autoencoder(stage, model.autoencoder, init)
+    if stage.network_name == "upscaler":
+        return _upscaled(model, autoencoder, init)
+    return autoencoder
+
+
+def _upscaled(model: ModelConfig, autoencoder: Autoencoder, init: Path | None) -> nn.Module:
+    """The autoencoder as it is, and an upscaler to train: that of `init`, or a new one."""
+    if model.upscaler is None:
+        raise ValueError("part: upscaler is for models whose config has an `upscaler`")
+    found = None if init is None else load_upscaler(init)
+    if found is not None and found.config != model.upscaler:
+        raise ValueError(f"{init}: its upscaler has another architecture: {found.config}")
+    upscaler = (found or Upscaler(model.upscaler)).train()
+    return UpscaledAutoencoder(autoencoder.requires_grad_(False), upscaler)
 
 
 def _autoencoder(stage: StageConfig, config: AutoencoderConfig, init: Path | None) -> Autoencoder:
     """What frames look like is measured again after training, unless their latents stay."""
     objective, weights = stage.objective, dict[str, Tensor]()
-    latents_stay = isinstance(objective, ReconstructionConfig) and objective.part == "decoder"
+    latents_stay = isinstance(objective, ReconstructionConfig) and objective.part != "all"
     if init is not None:
         found, weights = load_tensors(init, "autoencoder", AutoencoderConfig)
         if found != config:

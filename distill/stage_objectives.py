@@ -127,10 +127,10 @@ def build_batches(
             ranks=ranks,
             embeddings=prompt_folder(clips.folder, model.transformer),
         )
-    if stage.network_name == "autoencoder" and stage.resident:
+    if stage.sees_frames and stage.resident:
         device = processes.device
         return ResidentFrameBatches(clips, stage.batch_size, stage.seed, rank, ranks, device)
-    if stage.network_name == "autoencoder":
+    if stage.sees_frames:
         clips.shards[0].array("frames")
         return FrameBatches(clips, stage.batch_size, stage.seed, rank)
     if isinstance(stage.objective, EndpointRegressionConfig):

@@ -14,6 +14,7 @@ from worldmodel.autoencoder import AutoencoderConfig
 from worldmodel.kv_cache import CacheConfig
 from worldmodel.models import WanModelConfig
 from worldmodel.transformer import TransformerConfig
+from worldmodel.upscaler import UpscalerConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,7 @@ class ModelConfig:
     autoencoder: AutoencoderConfig
     transformer: TransformerConfig
     cache: CacheConfig
+    upscaler: UpscalerConfig | None = None  # of models whose frames are drawn larger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +106,15 @@ class StageConfig:
 
     @property
     def network_name(self) -> str:
-        return "autoencoder" if self.objective.kind == "reconstruction" else "transformer"
+        """Of the network that it leaves."""
+        if not isinstance(self.objective, ReconstructionConfig):
+            return "transformer"
+        return "upscaler" if self.objective.part == "upscaler" else "autoencoder"
+
+    @property
+    def sees_frames(self) -> bool:
+        """Single ones; a transformer sees clips of latents."""
+        return isinstance(self.objective, ReconstructionConfig)
 
 
 def has_critic(objective: ObjectiveConfig) -> bool:

@@ -245,7 +245,7 @@ class Trainer:
         if self.samples is None or self.step % self.stage.sample_every:
             return
         if self.processes.leads:
-            self.samples.write(self.average, self.step)
+            self.samples.write(self.average, self.network, self.step)
 
     @property
     def _checkpoint(self) -> Path:

@@ -3,6 +3,7 @@
     model.yaml                       how to play the model, and the SHA-256 of every weights file
     autoencoder-1-of-1.safetensors   metadata: config (JSON)
     transformer-1-of-2.safetensors   ...
+    upscaler-1-of-1.safetensors      of models whose frames are drawn larger (worldmodel/upscaler.py)
 
 Loading is strict: a missing, unexpected, mis-shaped or damaged tensor is an error that names it.
 """
@@ -29,6 +30,7 @@ from worldmodel.recall import RecallConfig
 from worldmodel.sampler import Commit, Solver
 from worldmodel.transformer import TransformerConfig, WorldTransformer
 from worldmodel.types import Intrinsics, MotionLimits
+from worldmodel.upscaler import Upscaler, UpscalerConfig
 
 SHARD_BYTES = 15 * 2**20
 C = TypeVar("C")
@@ -97,14 +99,18 @@ def save_model(
     playable: PlayableConfig,
     autoencoder: Autoencoder,
     transformer: WorldTransformer,
+    upscaler: Upscaler | None = None,
     dtype: torch.dtype = torch.bfloat16,
 ) -> None:
     """Write a playable model folder, `model.yaml` last; replaces the weights that lie there."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in [*folder.glob("autoencoder-*"), *folder.glob("transformer-*")]:
-        old.unlink()
+    for name in ("autoencoder", "transformer", "upscaler"):
+        for old in folder.glob(f"{name}-*"):
+            old.unlink()
     files = save_module(folder, "autoencoder", autoencoder, autoencoder.config, dtype)
     files += save_module(folder, "transformer", transformer, transformer.config, dtype)
+    if upscaler is not None:
+        files += save_module(folder, "upscaler", upscaler, upscaler.config, dtype)
     write_playable(folder, playable, files)
 
 
@@ -126,6 +132,20 @@ def load_model(folder: Path) -> tuple[PlayableConfig, Autoencoder, WorldTransfor
     assign(autoencoder, ae_weights, f"{folder}: autoencoder")
     assign(transformer, weights, f"{folder}: transformer")
     return playable, autoencoder.eval(), transformer.eval()
+
+
+def load_upscaler(folder: Path) -> Upscaler | None:
+    """That of a run or model folder, if it has one; float32 on the CPU.
+
+    Raises:
+        ValueError: naming the file that is damaged.
+    """
+    if not any(folder.glob("upscaler-1-of-*.safetensors")):
+        return None
+    config, weights = load_tensors(folder, "upscaler", UpscalerConfig)
+    upscaler = Upscaler(config)
+    assign(upscaler, weights, f"{folder}: upscaler")
+    return upscaler.eval()
 
 
 def read_playable(folder: Path) -> PlayableConfig:

@@ -18,6 +18,7 @@ from torch.nn import functional
 from worldmodel.autoencoder import Autoencoder
 from worldmodel.tiny_decoder import TinyDecoder
 from worldmodel.transformer import Block, WorldTransformer
+from worldmodel.upscaler import UpscaledAutoencoder
 from worldmodel.wan import WanBlock, WanTransformer
 
 REGIONS: dict[type[nn.Module], tuple[str, ...]] = {
@@ -26,6 +27,7 @@ REGIONS: dict[type[nn.Module], tuple[str, ...]] = {
     WorldTransformer: ("embed", "head"),
     WanTransformer: ("embed", "head"),
     Autoencoder: ("render",),
+    UpscaledAutoencoder: ("render",),
     TinyDecoder: ("render",),
 }
 MOST_VERSIONS = 64  # of one region in a process: one for each model that it ever plays

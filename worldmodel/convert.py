@@ -144,6 +144,7 @@ def _describe_world(folder: Path) -> dict[str, Any]:
             "width": config.width,
             "latent": [*config.grid, config.latent_channels],
             "words": list(config.vocabulary),
+            "upscaler": any(folder.glob("upscaler-1-of-*.safetensors")),
             "dtype": str(stored.read(next(iter(stored.shapes))).dtype).removeprefix("torch."),
         }
 

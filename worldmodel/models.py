@@ -15,6 +15,7 @@ from worldmodel.checkpoint import (
     assign,
     load_model,
     load_tensors,
+    load_upscaler,
     read_config,
     read_playable,
     stored_kind,
@@ -25,6 +26,7 @@ from worldmodel.sampler import Decoder, DecoderConfig, Network
 from worldmodel.tiny_decoder import TinyDecoder, TinyDecoderConfig
 from worldmodel.transformer import read_words
 from worldmodel.types import Runtime
+from worldmodel.upscaler import UpscaledAutoencoder
 from worldmodel.wan import KIND, WanConfig, WanTransformer
 from worldmodel.wan_vae import WanVae, WanVaeConfig
 
@@ -68,14 +70,18 @@ def load_playable(folder: Path) -> Playable:
     if stored_kind(folder, "transformer") != KIND:
         playable, autoencoder, transformer = load_model(folder)
         read = partial(read_words, transformer.config.vocabulary)
-        return Playable(playable, autoencoder, transformer, read, ("torch", "openvino"))
+        upscaler = load_upscaler(folder)
+        decoder: Decoder = autoencoder
+        if upscaler is not None:
+            decoder = UpscaledAutoencoder(autoencoder, upscaler)
+        return Playable(playable, decoder, transformer, read, ("torch", "openvino"))
     playable = read_playable(folder)
     config, weights = load_tensors(folder, "transformer", WanConfig, keep_dtype=True)
     wan = empty(WanTransformer, config)
     assign(wan, weights, f"{folder}: transformer", replace_parameters=True)
-    decoder = load_decoder(folder)
-    check_fit(config, decoder.config)
-    return Playable(playable, decoder, wan.eval(), prompt_folder(folder, config))
+    wan_decoder = load_decoder(folder)
+    check_fit(config, wan_decoder.config)
+    return Playable(playable, wan_decoder, wan.eval(), prompt_folder(folder, config))
 
 
 def load_decoder(folder: Path) -> TinyDecoder | WanVae:

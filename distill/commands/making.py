@@ -89,6 +89,7 @@ def _add_making(command: Command) -> None:
         default=[],
         help="another: their mean is exported",
     )
+    export.add_argument("--upscaler", type=Path, help="run or model folder: draw frames larger")
     export.add_argument("--data", type=Path, help="its clips: lens, limits, licence, starts, card")
     export.add_argument("--overwrite", action="store_true")
     export.add_argument("--out", type=Path, required=True)
@@ -97,6 +98,7 @@ def _add_making(command: Command) -> None:
 def _add_starts(command: Command) -> None:
     starts = command("starts", _starts, "render start frames from a table of places")
     starts.add_argument("--table", type=Path, default=Path("configs/data/starts.yaml"))
+    starts.add_argument("--large", action="store_true", help="for a model with an upscaler")
     starts.add_argument("--overwrite", action="store_true")
     starts.add_argument("--out", type=Path, required=True, help="a folder of PNGs")
 
@@ -213,12 +215,16 @@ def _export(arguments: argparse.Namespace) -> None:
     refuse_to_overwrite(arguments)
     playable = strict.load(arguments.config, PlayableConfig, arguments.overrides)
     parts = arguments.autoencoder, arguments.transformer
-    export(playable, *parts, arguments.out, arguments.data, arguments.averaged_with)
+    more = arguments.averaged_with, arguments.upscaler
+    export(playable, *parts, arguments.out, arguments.data, *more)
 
 
 def _starts(arguments: argparse.Namespace) -> None:
     from distill.render import write_starts
-    from distill.scenes.renderer import Renderer
+    from distill.scenes.renderer import HEIGHT_PX, WIDTH_PX, Renderer
+    from worldmodel.upscaler import FACTOR
 
     refuse_to_overwrite(arguments)
-    write_starts(arguments.table, arguments.out, Renderer())
+    factor = FACTOR if arguments.large else 1
+    renderer = Renderer(factor * WIDTH_PX, factor * HEIGHT_PX)
+    write_starts(arguments.table, arguments.out, renderer)

@@ -86,6 +86,16 @@ def _add_table(command: Command) -> None:
     margins.add_argument("--out", type=Path, required=True, help="a JSON file; a PNG beside it")
     margins.add_argument("--device")
 
+    upscaling = command("upscaling", _upscaling, "how close large frames are to the truth")
+    upscaling.add_argument("--autoencoder", type=Path, required=True, help="run or model folder")
+    upscaling.add_argument("--upscaler", type=Path, required=True, help="run or model folder")
+    upscaling.add_argument("--data", type=Path, required=True, help="held-out clips, large")
+    upscaling.add_argument("--clips", type=int, help="default 40")
+    upscaling.add_argument("--every", type=int, help="frames of which one counts; default 4")
+    upscaling.add_argument("--overwrite", action="store_true")
+    upscaling.add_argument("--out", type=Path, required=True, help="a JSON file; a PNG beside it")
+    upscaling.add_argument("--device")
+
     table = command("table", _table, "what initialisations of stage 3 cost and lead to")
     table.add_argument("config", type=Path, help="configs/table/*.yaml")
     table.add_argument("overrides", nargs="*", help="key.path=value")
@@ -217,6 +227,26 @@ def _margins(arguments: argparse.Namespace) -> None:
     print(json.dumps({"worlds": measured["worlds"], "seconds": measured["seconds"]}))
 
 
+def _upscaling(arguments: argparse.Namespace) -> None:
+    from distill.clips import ClipSet
+    from distill.run import load_autoencoder, needed_upscaler
+    from distill.upscaling import Extent, write_upscaling
+    from worldmodel.runtime import choose_device
+    from worldmodel.upscaler import UpscaledAutoencoder
+
+    refuse_to_overwrite(arguments)
+    if arguments.out.suffix != ".json":
+        raise ValueError(
+            f"--out {arguments.out}: must end in .json; a picture is written beside it"
+        )
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    parts = load_autoencoder(arguments.autoencoder), needed_upscaler(arguments.upscaler)
+    clips, extent = ClipSet(arguments.data), filled(Extent(), given)
+    device = choose_device(arguments.device)
+    measured = write_upscaling(UpscaledAutoencoder(*parts), clips, extent, device, arguments.out)
+    print(json.dumps(measured["ways"]))
+
+
 def _table(arguments: argparse.Namespace) -> None:
     from distill.table import TableConfig, write_table
     from worldmodel import config as strict
@@ -292,7 +322,7 @@ def _profile(arguments: argparse.Namespace) -> None:
     if arguments.steps < 1 or arguments.warm < 0:
         raise ValueError("--steps must be at least 1 and --warm not negative")
     stage, model = load_stage(arguments.config, arguments.overrides)
-    if arguments.data is not None and stage.network_name == "autoencoder":
+    if arguments.data is not None and stage.sees_frames:
         raise ValueError("--data is for stages of latents")
     extent = Extent(
         steps=arguments.steps,
