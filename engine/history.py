@@ -20,8 +20,8 @@ State = dict[str, Any]  # a `WorldGenerator.snapshot`
 class HistorySettings:
     """How far back one can go."""
 
-    memory_mb: float = 768.0
-    snapshot_every: int = 2  # steps; one between is made again from the snapshot before it
+    memory_mb: float = 940.0
+    snapshot_every: int = 3  # steps; those between are made again from the snapshot before them
 
     def __post_init__(self) -> None:
         if not self.memory_mb >= 0.0:
