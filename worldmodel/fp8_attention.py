@@ -94,7 +94,7 @@ def _attend(
     tl.store(sums_at + (piece * heads + head) * rows + n, sums, mask=n < rows)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots"])
 def _put(
     to_keys, to_values, keys, values, slots, to_rows, to_columns, key_head, key_row, key_channel,
     value_head, value_row, value_channel, tokens, WIDTH: tl.constexpr, TOKENS: tl.constexpr,

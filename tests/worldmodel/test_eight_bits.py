@@ -20,7 +20,6 @@ from worldmodel.attention import Cached, Committing, join_parts, mix_fused
 from worldmodel.cuda_graph import CudaGraph
 from worldmodel.eight_bits import (
     BLOCK,
-    FLOAT8,
     MOST_PARTS,
     EightBitCache,
     PlainKernels,
@@ -301,7 +300,9 @@ def test_memory_in_8_bits_on_a_gpu_is_memory_rounded(tokens: int) -> None:
         device=torch.device("cuda"),
     )
     slots = torch.tensor([3, 1], device="cuda")
-    cache.write_layers(200 * _draw(2, 1, 3, 2 * tokens, 128), _draw(2, 1, 3, 2 * tokens, 128), slots)
+    cache.write_layers(
+        200 * _draw(2, 1, 3, 2 * tokens, 128), _draw(2, 1, 3, 2 * tokens, 128), slots
+    )
     assert _is_rounded(cache)
     q, k, v = (_draw(1, 1, tokens, 3, 128) for _ in range(3))
     graph = CudaGraph(Cached(cache, 1, mix_fused, held=3), (q, k, v))
