@@ -141,7 +141,7 @@ def test_a_graph_owns_its_output_takes_cpu_inputs_and_refuses_other_shapes() -> 
 
 
 @pytest.mark.gpu
-def test_an_8_bit_layer_is_within_five_per_cent_of_the_layer_also_compiled() -> None:
+def test_an_fp8_layer_is_within_five_per_cent_of_the_layer_also_compiled() -> None:
     torch.manual_seed(1)
     layer = nn.Linear(256, 512, device="cuda", dtype=torch.bfloat16)
     eight = Fp8Linear(layer.weight, layer.bias)
