@@ -25,6 +25,7 @@ from distill.features import Ruler
 from distill.metrics import gradient_energy, psnr_db
 from distill.result import circumstances, told_words, write_result
 from worldmodel.autoencoder import frames_to_float
+from worldmodel.fp8 import check_fp8, use_fp8
 
 HORIZONS = (1, 4, 8, 16, 32, 64, 128)
 SHOWN_WORLDS, SHOWN = 2, (1, 8, 32)  # of which frames a picture is kept
@@ -41,6 +42,7 @@ class Extent:
     longest: int = 32  # frames generated after them
     steps: tuple[int, ...] = ()  # none: those the model is played with
     words: bool = True  # the model is told the prompt of each clip
+    fp8: bool = False  # linear layers of the transformer's blocks in 8 bits
 
     def __post_init__(self) -> None:
         if min(self.known, self.clips, self.longest, *self.steps) < 1:
@@ -58,9 +60,13 @@ def write_margins(model: Model, clips: ClipSet, extent: Extent, out: Path) -> di
     Its first line is the truth. Returns what was written.
 
     Raises:
-        ValueError: if the clips are too short or of another size than the model's frames.
+        ValueError: if the clips are too short or of another size than the model's frames, or this
+            device has no 8-bit products.
     """
     began = time.monotonic()
+    if extent.fp8:
+        check_fp8(model.device)
+        use_fp8(model.transformer)
     frames = extent.known + extent.longest
     truth = load_truth(clips, model, extent.clips, frames, words=extent.words)
     asked = extent.steps or (model.playable.rollout.steps,)
@@ -81,6 +87,7 @@ def write_margins(model: Model, clips: ClipSet, extent: Extent, out: Path) -> di
         "worlds": len(truth.frames),
         "context_frames": extent.known,
         "words": told_words(truth),
+        "fp8": extent.fp8,
         "ruler": ruler.digest(),
         "repeated": compared(still, truth, extent, ruler),
         "rows": rows,

@@ -2,8 +2,9 @@
 
 L0  worldmodel/{types,config,motion,trajectory,prompts}   numpy and PyYAML, never torch
 L1  worldmodel/{flow,prope,rope,...}              tensor functions
-L2  worldmodel/{kv_cache,attention,frame_attention,transformer,wan,autoencoder,tiny_decoder,sampler}
-L3  worldmodel/{cuda_graph,compiled,captured,fp8,checkpoint,models,convert,session}    the running world
+L2  worldmodel/{kv_cache,eight_bits,attention,frame_attention,transformer,wan,autoencoder,...}
+L3  worldmodel/{cuda_graph,compiled,captured,fp8,fp8_attention,checkpoint,models,convert,session}
+    the running world
 L4  engine/, distill/                             neither knows the other
 L5  play.py, distill/commands/bringing.py         where the two sides meet
 """
@@ -31,6 +32,7 @@ TENSOR_FILES = (
     "prope",
     "rope",
     "kv_cache",
+    "eight_bits",
     "attention",
     "frame_attention",
     "transformer",

@@ -30,7 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     compiling = bench.add_mutually_exclusive_group()
     compiling.add_argument("--compile", action="store_true", default=None, dest="compiled")
     compiling.add_argument("--no-compile", action="store_false", default=None, dest="compiled")
-    bench.add_argument("--fp8", action="store_true", help="8-bit linear layers (NVIDIA GPUs)")
+    bench.add_argument(
+        "--fp8", action="store_true", help="8-bit linear layers, on Hopper 8-bit attention (NVIDIA)"
+    )
     bench.add_argument("--packed", action="store_true", help="commits in the pass that follows")
     bench.set_defaults(run=_bench)
     _add_convert(commands)

@@ -352,12 +352,23 @@ class CommittingAlone:
 
 
 def attend_grouped(
-    mix: Mix, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None
+    mix: Mix,
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    attend: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Query heads that share keys are stacked into rows, so keys are read once per group."""
+    """Query heads that share keys are stacked into rows, so keys are read once per group.
+
+    `attend`: what takes the place of `mix` if there are `MANY_QUERIES`.
+    """
     groups = keys.shape[1]
     queries = rearrange(q, "b f p (g r) d -> b g (r f p) d", g=groups).to(keys.dtype)
-    mixed = mix(queries, keys, values, bias)
+    if attend is not None and queries.shape[2] >= MANY_QUERIES:
+        mixed = attend(queries)
+    else:
+        mixed = mix(queries, keys, values, bias)
     return rearrange(mixed, "b g (r f p) d -> b f p (g r) d", f=q.shape[1], p=q.shape[2])
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -86,6 +87,15 @@ def of_slots(
     return {"keys": keys, "values": values, "filled": state["filled"].clamp(max=first)}
 
 
+class Memory(NamedTuple):
+    """What frames attend to in a layer."""
+
+    keys: Tensor  # [b g k d]
+    values: Tensor
+    bias: Tensor | None  # [k], added to the scores
+    attend: Callable[[Tensor], Tensor] | None = None  # a faster way for many queries [b g n d]
+
+
 class KVCache:
     """Keys and values of the frames in memory, for every layer.
 
@@ -158,19 +168,19 @@ class KVCache:
         self.all_keys[layer, :, :, start:stop].copy_(keys)
         self.all_values[layer, :, :, start:stop].copy_(values)
 
-    def seen(self, layer: int, held: int | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Keys, values [b g k d] and the bias [k] that frames being made attend with."""
+    def seen(self, layer: int, held: int | None) -> Memory:
+        """What frames being made attend to: all memory, and themselves."""
         if held is None:
-            return self.all_keys[layer], self.all_values[layer], self.all_bias
+            return Memory(self.all_keys[layer], self.all_values[layer], self.all_bias)
         _, stop = self._own(held)
-        return self.all_keys[layer, :, :, :stop], self.all_values[layer, :, :, :stop], None
+        return Memory(self.all_keys[layer, :, :, :stop], self.all_values[layer, :, :, :stop], None)
 
-    def remembered(self, layer: int, held: int | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Keys, values [b g k d] and the bias [k] of the memory alone."""
+    def remembered(self, layer: int, held: int | None) -> Memory:
+        """The memory alone."""
         if held is None:
-            return self.keys[layer], self.values[layer], self.bias
+            return Memory(self.keys[layer], self.values[layer], self.bias)
         stop = held * self.tokens_per_frame
-        return self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop], None
+        return Memory(self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop], None)
 
     def keep_own(self, slot: Tensor, held: int | None = None) -> None:
         """Put what `write_own` wrote last, of all layers, into `slot`."""

@@ -19,8 +19,11 @@ def check_memory(
     block_frames: int,
     dtype: torch.dtype,
     free_bytes: int,
+    *,
+    eight_bits: bool = False,
 ) -> None:
-    """
+    """`eight_bits`: keys and values are kept in 8 bits as well.
+
     Raises:
         ValueError: with what is needed, what there is, and the longest window that fits.
     """
@@ -28,7 +31,7 @@ def check_memory(
     missing = sum(p.numel() for p in parameters if p.device.type != "cuda")  # not there already
     weights = missing * dtype.itemsize
     frame = 2 * config.layers * config.kv_heads * config.tokens_per_frame * config.head_width
-    frame *= dtype.itemsize
+    frame *= dtype.itemsize + eight_bits
     memory = frame * (cache.slots + block_frames)
     needed = (weights + memory) * (1 + WORKING_SHARE)
     if needed <= free_bytes:

@@ -24,7 +24,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worldmodel import flow
-from worldmodel.attention import MixInParts, join_parts, mix_by_matmul, mix_on_gpu
+from worldmodel.attention import (
+    MANY_QUERIES,
+    MixInParts,
+    join_parts,
+    mix_by_matmul,
+    mix_on_gpu,
+)
 from worldmodel.autoencoder import frames_to_float
 from worldmodel.captured import CapturedSampler
 from worldmodel.checkpoint import PlayableConfig
@@ -35,6 +41,7 @@ from worldmodel.compiled import (
     join_projections,
 )
 from worldmodel.drift import holder
+from worldmodel.eight_bits import EightBitCache, Kernels, to_float8
 from worldmodel.fp8 import check_fp8, use_fp8
 from worldmodel.kv_cache import KVCache, Ring, of_slots
 from worldmodel.memory import check_memory
@@ -65,7 +72,8 @@ from worldmodel.types import (
 
 ANCHOR_RADIUS_M = 8.0
 ANCHOR_FRAMES = 64
-HOPPER = 9  # compute capability on which attention in parts was measured
+HOPPER = 9  # compute capability on which attention in parts and in 8 bits was measured
+EIGHT_BIT_WIDTH = 128  # of the heads that attention in 8 bits is for
 
 
 TensorFunction = Callable[..., Tensor]
@@ -136,15 +144,19 @@ class WorldSession:
         """`capture`: replay CUDA graphs; None: whenever the device is a CUDA one.
 
         `compiled`: compile what lies between attention calls; None: if graphs are captured, and what is
-        needed is installed. `fp8`: linear layers of the blocks in 8 bits. `tell` hears what takes long.
+        needed is installed. `fp8`: linear layers of the blocks in 8 bits, and where heads and frames are
+        large enough (`attends_in_eight_bits`) attention to memory, too. `tell` hears what takes long.
         `read_prompt`: what the transformer is given of a prompt; None: the words of its vocabulary.
         `packed`: commit a frame together with the first pass of the next one. More frames a second where
         a pass over one leaves the device idle, but a frame comes later after its input: the commit is
         not done while nobody waits. Same frames up to rounding; a snapshot between them changes it.
 
         Raises:
-            ValueError: if the memory of the GPU is too small, or `packed` is not for this model.
+            ValueError: if the memory of the GPU is too small, `packed` is not for this model, or `fp8`
+                not for this device.
         """
+        if fp8:
+            check_fp8(device)
         if packed:
             check_packs(playable, runtime)
         self.playable, self._packs = playable, packed
@@ -153,24 +165,15 @@ class WorldSession:
         eager = runtime == "torch"
         weights = dtype if eager else torch.float32  # others are given float32 to compile
         self._block = playable.rollout.block_frames
+        small = fp8 and attends_in_eight_bits(transformer.config, self._block, device, dtype)
         if device.type == "cuda":
-            _check_fits(playable, autoencoder, transformer, device, dtype)
+            _check_fits(playable, autoencoder, transformer, device, dtype, eight_bits=small)
         self._transformer: Network = prepare(transformer, device, weights)
         self._autoencoder: Decoder = prepare(autoencoder, device, weights)
         self._hold = holder(cast(nn.Module, self._autoencoder), playable.rollout.drift_limit)
         self._read_prompt = read_prompt or _vocabulary(transformer)
         config = transformer.config
-        self._cache = KVCache(
-            playable.cache.widened(_beside(playable)),
-            layers=config.layers,
-            batch=1,
-            kv_heads=config.kv_heads,
-            tokens_per_frame=config.tokens_per_frame,
-            head_width=config.head_width,
-            dtype=dtype,
-            device=device,
-            block_frames=self._block if eager else 0,
-        )
+        self._cache = _cache(playable, config, device, dtype, own=eager, eight_bits=small)
         self._ring = _whole_ring(playable)
         capture = device.type == "cuda" if capture is None else capture
         # OpenVINO's networks read all of memory. Graphs of blocks exist for whole blocks in it only.
@@ -191,15 +194,8 @@ class WorldSession:
         self._numbers = device  # where noise levels and slots are handed over
         self._begin(np.eye(4), "")
         if fp8:
-            check_fp8(device)
-            join_projections(cast(nn.Module, self._transformer))
             use_fp8(cast(nn.Module, self._transformer))
-        if eager and (capture if compiled is None else compiled):
-            compiled = self._compile_regions(tell)
-        if capture:
-            self._capture(bool(compiled))
-        if runtime == "openvino":
-            self._compile(tell)
+        self._make_fast(capture, compiled, tell)
 
     @property
     def spec(self) -> GeneratorSpec:
@@ -652,6 +648,16 @@ class WorldSession:
         self._cache.reset()
         self._autoencoder.reset()
 
+    def _make_fast(
+        self, capture: bool, compiled: bool | None, tell: Callable[[str], None] | None
+    ) -> None:
+        if self.runtime == "torch" and (capture if compiled is None else compiled):
+            compiled = self._compile_regions(tell)
+        if capture:
+            self._capture(bool(compiled))
+        if self.runtime == "openvino":
+            self._compile(tell)
+
     def _compile_regions(self, tell: Callable[[str], None] | None) -> bool:
         """Whether it was possible; says why not."""
         why_not = can_compile(self.device)
@@ -773,6 +779,8 @@ def _check_fits(
     transformer: Network,
     device: torch.device,
     dtype: torch.dtype,
+    *,
+    eight_bits: bool,
 ) -> None:
     """
     Raises:
@@ -781,7 +789,56 @@ def _check_fits(
     free, _ = torch.cuda.mem_get_info(device)
     networks = [cast(nn.Module, transformer), cast(nn.Module, autoencoder)]
     more = playable.rollout.block_frames + _beside(playable)
-    check_memory(networks, transformer.config, playable.cache, more, dtype, free)
+    check_memory(
+        networks, transformer.config, playable.cache, more, dtype, free, eight_bits=eight_bits
+    )
+
+
+def attends_in_eight_bits(
+    config: NetworkConfig, block_frames: int, device: torch.device, dtype: torch.dtype
+) -> bool:
+    """Whether 8-bit attention is for what a model makes at once: as it was measured, on Hopper."""
+    return (
+        device.type == "cuda"
+        and torch.cuda.get_device_capability(device)[0] == HOPPER
+        and can_compile(device) is None
+        and dtype == torch.bfloat16
+        and config.head_width == EIGHT_BIT_WIDTH
+        and block_frames * config.tokens_per_frame >= MANY_QUERIES
+    )
+
+
+def _cache(
+    playable: PlayableConfig,
+    config: NetworkConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    own: bool,
+    eight_bits: bool,
+) -> KVCache:
+    """`own`: with place for the frames that are being made."""
+    made: Callable[..., KVCache] = KVCache
+    if eight_bits:
+        made = partial(EightBitCache, kernels=_eight_bit_kernels(device))
+    return made(
+        playable.cache.widened(_beside(playable)),
+        layers=config.layers,
+        batch=1,
+        kv_heads=config.kv_heads,
+        tokens_per_frame=config.tokens_per_frame,
+        head_width=config.head_width,
+        dtype=dtype,
+        device=device,
+        block_frames=playable.rollout.block_frames if own else 0,
+    )
+
+
+def _eight_bit_kernels(device: torch.device) -> Kernels:
+    from worldmodel.fp8_attention import TritonKernels  # there is no triton without a GPU
+
+    processors = torch.cuda.get_device_properties(device).multi_processor_count
+    return TritonKernels(processors, compile_function(join_parts), compile_function(to_float8))
 
 
 def _beside(playable: PlayableConfig) -> int:

@@ -82,6 +82,7 @@ def _add_table(command: Command) -> None:
     margins.add_argument("--clips", type=int, help="default 64")
     margins.add_argument("--without-words", action="store_true", help="of the clips' prompts")
     margins.add_argument("--longest", type=int, help="longest horizon, frames; default 32")
+    margins.add_argument("--fp8", action="store_true", help="8-bit linear layers (NVIDIA GPUs)")
     margins.add_argument("--overwrite", action="store_true")
     margins.add_argument("--out", type=Path, required=True, help="a JSON file; a PNG beside it")
     margins.add_argument("--device")

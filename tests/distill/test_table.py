@@ -169,7 +169,9 @@ def test_frames_are_compared_world_by_world_and_not_where_nothing_moves() -> Non
     assert sum(x or 0.0 for x in energies) / 2 == pytest.approx(1.0, abs=1e-4)
 
 
-def test_margins_of_a_run_are_measured_without_exporting_it(tmp_path: Path) -> None:
+def test_margins_of_a_run_are_measured_without_exporting_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     clips = write_clips(tmp_path / "clips")
     latents = write_clips(tmp_path / "latents", latents=True)
     for stage, data in (("autoencoder", clips), ("1", latents)):
@@ -185,6 +187,9 @@ def test_margins_of_a_run_are_measured_without_exporting_it(tmp_path: Path) -> N
     assert [len(x) for x in numbers["rows"]["2"]["psnr_db"].values()] == [3, 3]  # horizons 1 and 4
     assert Image.open(out.with_suffix(".png")).size == (2 * 112, 3 * 64)
     assert main([*command, "--out", str(out), "--device", "cpu"]) == 2
+    other = str(tmp_path / "other.json")
+    assert main([*command, "--out", other, "--device", "cpu", "--fp8"]) == 2
+    assert "fp8 needs an NVIDIA GPU" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_paper_s_table_names_steps_of_its_pipeline() -> None:

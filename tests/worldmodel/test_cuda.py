@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tests.worldmodel import tiny, tiny_wan
+from worldmodel.compiled import compile_function
 from worldmodel.cuda_graph import CudaGraph, views
+from worldmodel.eight_bits import LARGEST
 from worldmodel.fp8 import Fp8Linear
 from worldmodel.models import load_playable
 from worldmodel.noise import Noise
@@ -139,15 +141,19 @@ def test_a_graph_owns_its_output_takes_cpu_inputs_and_refuses_other_shapes() -> 
 
 
 @pytest.mark.gpu
-def test_an_8_bit_layer_is_within_four_per_cent_of_the_layer() -> None:
+def test_an_fp8_layer_is_within_five_per_cent_of_the_layer_also_compiled() -> None:
     torch.manual_seed(1)
     layer = nn.Linear(256, 512, device="cuda", dtype=torch.bfloat16)
+    eight = Fp8Linear(layer.weight, layer.bias)
     x = torch.randn(1, 2, 77, 256, device="cuda", dtype=torch.bfloat16)
+    x[0, 0, 0, :4] = 1000.0  # beyond what e4m3 knows: 448, not infinite
+    inside = x.clamp(-LARGEST, LARGEST)
     with torch.inference_mode():
-        wanted = layer(x).float()
-        found = Fp8Linear(layer.weight, layer.bias)(x).float()
-    assert found.shape == wanted.shape
-    assert float((found - wanted).norm() / wanted.norm()) < 0.04
+        wanted = layer(inside).float()
+        for forward in (eight.forward, compile_function(eight.forward)):
+            found = forward(x).float()
+            assert found.shape == wanted.shape
+            assert float((found - wanted).norm() / wanted.norm()) < 0.05
 
 
 def test_cpu_inputs_travel_side_by_side_in_one_aligned_buffer() -> None:
