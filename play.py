@@ -33,6 +33,7 @@ class LoadWorld(Protocol):
         steps: int | None = None,
         frames_per_second: float | None = None,
         runtime: RuntimeChoice = "auto",
+        fp8: bool = False,
         tell: Callable[[str], None] | None = None,
     ) -> WorldGenerator:
         """`tell` hears what takes long.
@@ -76,6 +77,7 @@ def load_session(
     steps: int | None = None,
     frames_per_second: float | None = None,
     runtime: RuntimeChoice = "auto",
+    fp8: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> WorldGenerator:
     from worldmodel import runtime as runtimes
@@ -87,6 +89,7 @@ def load_session(
         steps=steps,
         frames_per_second=frames_per_second,
         runtime=runtime,
+        fp8=fp8,
         tell=tell,
     )
     runtimes.spare_threads(world.runtime)
@@ -130,6 +133,7 @@ def run_window(request: Request, load_world: LoadWorld) -> None:
             steps=options.steps,
             frames_per_second=options.fps,
             runtime=options.runtime or "auto",
+            fp8=options.fp8,
             tell=waiting.tell,
         )
         warm_at_held_rate(world, request.scene.start, options.fps, effort=effort)
@@ -182,6 +186,7 @@ def run_headless(request: Request, load_world: LoadWorld) -> None:
         steps=options.steps,
         frames_per_second=rate,
         runtime=options.runtime or "auto",
+        fp8=options.fp8,
         tell=say,
     )
     spec = world.spec
@@ -237,6 +242,7 @@ def run_replay(request: Request, recorded: Recording, load_world: LoadWorld) -> 
         steps=options.steps or header["steps"] or None,
         frames_per_second=header["frames_per_second"],
         runtime=options.runtime or recorded.runtime,
+        fp8=options.fp8 or recorded.fp8,
         tell=say,
     )
     shown = replay.replay(recorded, world, STATES)

@@ -185,7 +185,9 @@ def write_moments(folder: Path, data: Path, out: Path, limit: float) -> None:
     _measure_moments(autoencoder, clips)
     rollout = replace(playable.rollout, drift_limit=limit)
     shutil.copytree(folder, out, ignore=shutil.ignore_patterns(*OF_ONE_MODEL))
-    save_model(out, replace(playable, rollout=rollout), autoencoder, transformer, upscaler)
+    save_model(
+        out, replace(playable, rollout=rollout), autoencoder, transformer, upscaler=upscaler
+    )
 
 
 def load_autoencoder(folder: Path) -> Autoencoder:
@@ -266,7 +268,7 @@ def export(
     drawing = None if upscaler is None else needed_upscaler(upscaler)
     network = averaged_transformer([transformer, *averaged_with])
     if data is None:
-        save_model(out, playable, encoder, network, drawing)
+        save_model(out, playable, encoder, network, upscaler=drawing)
         return
     clips = ClipSet(data)
     adapted = card.adapted(playable, clips)
@@ -278,7 +280,7 @@ def export(
         _measure_moments(encoder, clips)
     page = card.page(adapted, encoder, network, clips, (autoencoder, transformer))
     write_atomically(page, out / "README.md")
-    save_model(out, adapted, encoder, network, drawing)
+    save_model(out, adapted, encoder, network, upscaler=drawing)
 
 
 def load_for_evaluation(folder: Path, device_name: str | None) -> Model:

@@ -34,6 +34,11 @@ class Recording:
         return "openvino" if name == "openvino" else "torch"
 
     @property
+    def fp8(self) -> bool:
+        """Whether it was computed in 8 bits."""
+        return "fp8" in str(self.header.get("runtime")).split()
+
+    @property
     def steps(self) -> int:
         return sum(event["event"] in ("begin", "step") for event in self.events)
 

@@ -99,8 +99,8 @@ def save_model(
     playable: PlayableConfig,
     autoencoder: Autoencoder,
     transformer: WorldTransformer,
-    upscaler: Upscaler | None = None,
     dtype: torch.dtype = torch.bfloat16,
+    upscaler: Upscaler | None = None,
 ) -> None:
     """Write a playable model folder, `model.yaml` last; replaces the weights that lie there."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -162,6 +162,8 @@ class WorldSession:
         self.playable, self._packs = playable, packed
         self._most_steps = playable.rollout.steps
         self.device, self.dtype, self.runtime = device, dtype, runtime
+        parts = [runtime, str(dtype).removeprefix("torch."), *(["fp8"] if fp8 else [])]
+        self._computing = " ".join(parts)  # recordings name it
         eager = runtime == "torch"
         weights = dtype if eager else torch.float32  # others are given float32 to compile
         self._block = playable.rollout.block_frames
@@ -216,7 +218,7 @@ class WorldSession:
             windows=self._windows,
             vocabulary=self._transformer.config.vocabulary,
             packs=self._packs,
-            runtime=f"{self.runtime} {str(self.dtype).removeprefix('torch.')}",
+            runtime=self._computing,
         )
 
     @property

@@ -69,6 +69,22 @@ def test_the_runtime_is_passed_on_and_named_with_the_result(
     assert code == 0 and loader.options["runtime"] == "openvino"
 
 
+def test_eight_bits_are_asked_for_and_a_replay_has_those_of_its_recording(
+    run: Run, tmp_path: Path
+) -> None:
+    walk = tmp_path / "walk"
+    _, loader = run("--frames", 3, "--out", tmp_path / "a.mp4", "--record", walk)
+    assert loader.options["fp8"] is False
+    _, loader = run("--frames", 3, "--out", tmp_path / "b.mp4", "--fp8")
+    assert loader.options["fp8"] is True
+    events = walk / "events.jsonl"
+    text = events.read_text(encoding="utf-8")
+    for name, expected in [("torch bfloat16 fp8", True), ("torch bfloat16", False)]:
+        events.write_text(text.replace("fake arithmetic", name), encoding="utf-8")
+        assert play.main(["--replay", str(walk)], loader) == 0
+        assert loader.options["fp8"] is expected
+
+
 def test_an_unknown_runtime_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     code, _ = run("--runtime", "abacus")
     assert code == 2 and "abacus" in capsys.readouterr().err

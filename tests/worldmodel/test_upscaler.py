@@ -35,8 +35,8 @@ def _session(upscaler: Upscaler) -> WorldSession:
 
 
 def _saved(folder: Path, upscaler: Upscaler | None) -> Path:
-    parts = tiny.autoencoder(), tiny.transformer(), upscaler
-    save_model(folder, tiny.playable(), *parts, dtype=torch.float32)
+    parts = tiny.playable(), tiny.autoencoder(), tiny.transformer()
+    save_model(folder, *parts, torch.float32, upscaler)
     return folder
 
 
