@@ -185,9 +185,7 @@ def write_moments(folder: Path, data: Path, out: Path, limit: float) -> None:
     _measure_moments(autoencoder, clips)
     rollout = replace(playable.rollout, drift_limit=limit)
     shutil.copytree(folder, out, ignore=shutil.ignore_patterns(*OF_ONE_MODEL))
-    save_model(
-        out, replace(playable, rollout=rollout), autoencoder, transformer, upscaler=upscaler
-    )
+    save_model(out, replace(playable, rollout=rollout), autoencoder, transformer, upscaler=upscaler)
 
 
 def load_autoencoder(folder: Path) -> Autoencoder:

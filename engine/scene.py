@@ -25,7 +25,8 @@ class Scene:
     def start(self, spec: GeneratorSpec) -> Start:
         image = self.image
         if image is not None:
-            image = fit_image(image, spec.width_px, spec.height_px)
+            larger = spec.drawn_larger
+            image = fit_image(image, spec.width_px // larger, spec.height_px // larger)
         return Start(seed=self.seed, image=image, prompt=self.prompt)
 
 

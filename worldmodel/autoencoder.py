@@ -115,6 +115,7 @@ class Autoencoder(nn.Module):
     latent_mean: Tensor
     latent_std: Tensor
     frames_per_latent = 1
+    drawn_larger = 1
     capturable = True
 
     def __init__(self, config: AutoencoderConfig) -> None:

@@ -122,6 +122,7 @@ class BlankDecoder(nn.Module):
     """Frames that cost nothing: what is left is the transformer's time."""
 
     frames_per_latent = TinyDecoder.frames_per_latent
+    drawn_larger = 1
     capturable = True
 
     def __init__(self, config: DecoderConfig) -> None:

@@ -140,6 +140,11 @@ class Decoder(Protocol):
     def frames_per_latent(self) -> int: ...
 
     @property
+    def drawn_larger(self) -> int:
+        """How much larger than start pictures frames are, on each side."""
+        ...
+
+    @property
     def capturable(self) -> bool:
         """Does every `render` do the same work on the same addresses?"""
         ...

@@ -219,6 +219,7 @@ class WorldSession:
             vocabulary=self._transformer.config.vocabulary,
             packs=self._packs,
             runtime=self._computing,
+            drawn_larger=self._autoencoder.drawn_larger,
         )
 
     @property
@@ -503,10 +504,11 @@ class WorldSession:
         self._shown = np.zeros((0,), np.uint8)
 
     def _encode(self, image: NDArray[np.uint8]) -> Tensor:
-        config = self._autoencoder.config
-        if image.shape != (config.height_px, config.width_px, 3) or image.dtype != np.uint8:
+        config, larger = self._autoencoder.config, self._autoencoder.drawn_larger
+        height_px, width_px = config.height_px // larger, config.width_px // larger
+        if image.shape != (height_px, width_px, 3) or image.dtype != np.uint8:
             raise ValueError(
-                f"a start picture must be uint8 {config.height_px}x{config.width_px}x3, got"
+                f"a start picture must be uint8 {height_px}x{width_px}x3, got"
                 f" {image.dtype} {'x'.join(map(str, image.shape))}"
             )
         frames = frames_to_float(torch.from_numpy(image.copy())[None].to(self.device))

@@ -106,6 +106,7 @@ class TinyDecoder(nn.Module):
     """Wan's latents to frames and back; remembers what it decoded last."""
 
     frames_per_latent = 4
+    drawn_larger = 1
     capturable = True
 
     def __init__(self, config: TinyDecoderConfig) -> None:

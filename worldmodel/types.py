@@ -95,6 +95,7 @@ class GeneratorSpec:
     vocabulary: tuple[str, ...] = ()  # the words a prompt may hold
     packs: bool = False  # a step commits the frame before, so nobody settles after showing it
     runtime: str = ""  # what computes, and in which numbers: others round otherwise
+    drawn_larger: int = 1  # than start pictures frames are, on each side
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +103,7 @@ class Start:
     """What a world begins with."""
 
     seed: int = 0
-    image: NDArray[np.uint8] | None = None  # (height_px, width_px, 3); None: the model invents it
+    image: NDArray[np.uint8] | None = None  # (height, width, 3) as `GeneratorSpec` asks; None: invented
     prompt: str = ""
 
 

@@ -103,10 +103,11 @@ class UpscaledConfig:
 class UpscaledAutoencoder(nn.Module):
     """An autoencoder whose frames are drawn twice as large: a `Decoder` of play, and what is trained.
 
-    Start pictures have the large size, too; the encoder sees the mean of every 2x2 of their pixels.
+    Start pictures have the size of its own frames.
     """
 
     frames_per_latent = Autoencoder.frames_per_latent
+    drawn_larger = FACTOR
     capturable = Autoencoder.capturable
 
     def __init__(self, autoencoder: Autoencoder, upscaler: Upscaler) -> None:
@@ -143,7 +144,7 @@ class UpscaledAutoencoder(nn.Module):
         return large
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Normalised latents, float32 [n p c], of frames [n 3 2H 2W] in [-1, 1]."""
+        """Normalised latents, float32 [n p c], of frames [n 3 2H 2W] in [-1, 1]: of means of 2x2."""
         return self.autoencoder.encode(functional.avg_pool2d(frames, FACTOR))
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -155,8 +156,8 @@ class UpscaledAutoencoder(nn.Module):
         return frames_to_uint8(self.decode(latents.flatten(0, 1)))
 
     def encode_start(self, frames: Tensor) -> Tensor:
-        """The latent [1 1 p c] of a start picture [1 3 2H 2W] in [-1, 1]."""
-        return self.encode(frames)[:, None]
+        """The latent [1 1 p c] of a start picture [1 3 H W] in [-1, 1]."""
+        return self.autoencoder.encode_start(frames)
 
     def reset(self) -> None:
         self.autoencoder.reset()

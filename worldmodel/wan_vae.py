@@ -42,6 +42,7 @@ class WanVae(nn.Module):
     """`Decoder` around diffusers' `AutoencoderKLWan`; remembers what it decoded last."""
 
     frames_per_latent = 4
+    drawn_larger = 1
     capturable = False
     latent_mean: Tensor
     latent_std: Tensor

@@ -98,7 +98,6 @@ def _add_making(command: Command) -> None:
 def _add_starts(command: Command) -> None:
     starts = command("starts", _starts, "render start frames from a table of places")
     starts.add_argument("--table", type=Path, default=Path("configs/data/starts.yaml"))
-    starts.add_argument("--large", action="store_true", help="for a model with an upscaler")
     starts.add_argument("--overwrite", action="store_true")
     starts.add_argument("--out", type=Path, required=True, help="a folder of PNGs")
 
@@ -221,10 +220,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
 def _starts(arguments: argparse.Namespace) -> None:
     from distill.render import write_starts
-    from distill.scenes.renderer import HEIGHT_PX, WIDTH_PX, Renderer
-    from worldmodel.upscaler import FACTOR
+    from distill.scenes.renderer import Renderer
 
     refuse_to_overwrite(arguments)
-    factor = FACTOR if arguments.large else 1
-    renderer = Renderer(factor * WIDTH_PX, factor * HEIGHT_PX)
-    write_starts(arguments.table, arguments.out, renderer)
+    write_starts(arguments.table, arguments.out, Renderer())

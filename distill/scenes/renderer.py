@@ -32,7 +32,6 @@ from worldmodel.motion import Viewpoint
 from worldmodel.types import Intrinsics
 
 SHADERS = Path(__file__).parent / "shaders"
-WIDTH_PX, HEIGHT_PX = 224, 128  # of the shipped model's frames
 SHADOW_PX = 2048
 LAMP_MAP_PX = 384
 BATCH_FRAMES = 32  # drawn into one tall image; 32 x 256 rows stay below every driver's limit
@@ -62,8 +61,8 @@ class Renderer:
 
     def __init__(
         self,
-        width_px: int = WIDTH_PX,
-        height_px: int = HEIGHT_PX,
+        width_px: int = 224,
+        height_px: int = 128,
         supersampling: int = 2,
         device_index: int = 0,
     ) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from engine.scene import Scene
 from tests.worldmodel import tiny
 from worldmodel.checkpoint import load_model, load_upscaler, save_model
 from worldmodel.models import load_playable
@@ -48,7 +49,7 @@ def test_a_new_upscaler_repeats_every_pixel() -> None:
 
 
 @torch.no_grad()
-def test_the_encoder_sees_the_mean_of_every_two_by_two_pixels() -> None:
+def test_training_encodes_the_mean_of_every_two_by_two_pixels() -> None:
     network = UpscaledAutoencoder(tiny.autoencoder(), _upscaler())
     large = torch.rand(1, 3, 64, 128) * 2 - 1
     small = (large[..., ::2, :] + large[..., 1::2, :]) / 2
@@ -68,12 +69,15 @@ def test_a_world_walks_the_same_way_and_is_only_drawn_larger() -> None:
         assert np.abs(drawn - repeated).max() <= 1  # one rounding
 
 
-def test_start_pictures_have_the_size_of_what_is_drawn() -> None:
+def test_start_pictures_have_the_size_that_the_encoder_sees() -> None:
     session, camera = _session(_upscaler()), tiny.walk(1)[0]
-    picture = np.full((64, 128, 3), 90, np.uint8)
+    picture = np.full((32, 64, 3), 90, np.uint8)
     assert session.reset(Start(image=picture), camera).shape == (64, 128, 3)
-    with pytest.raises(ValueError, match=r"must be uint8 64x128x3, got uint8 32x64x3"):
-        session.reset(Start(image=picture[::2, ::2]), camera)
+    large = picture.repeat(2, 0).repeat(2, 1)
+    with pytest.raises(ValueError, match=r"must be uint8 32x64x3, got uint8 64x128x3"):
+        session.reset(Start(image=large), camera)
+    assert session.spec.drawn_larger == 2
+    assert np.array_equal(Scene("", 0, large).start(session.spec).image, picture)
 
 
 def test_a_model_folder_says_whether_its_frames_are_drawn_larger(tmp_path: Path) -> None:
