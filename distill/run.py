@@ -208,6 +208,12 @@ def needed_upscaler(folder: Path) -> Upscaler:
     return upscaler
 
 
+def _drawn_as(folder: Path) -> Upscaler | None:
+    """A model need not have one."""
+    is_model = (folder / "model.yaml").is_file()
+    return load_upscaler(folder) if is_model else needed_upscaler(folder)
+
+
 def load_transformer(folder: Path) -> WorldTransformer:
     """The transformer of a run or model folder, float32 on the CPU."""
     config, weights = load_tensors(folder, "transformer", TransformerConfig)
@@ -250,7 +256,8 @@ def export(
 
     `data` are the clips it was made of: lens, rate, limits of motion, licence and what frames look like
     are then theirs, and the folder gets start frames and a card. `averaged_with`: more transformers, of
-    which the model is the mean. `upscaler`: a run or model folder; frames are drawn larger by it.
+    which the model is the mean. `upscaler`: the run folder of what draws frames larger; or a model
+    folder, as whose they are then drawn.
 
     Raises:
         ValueError: if weights or clips are not what they should be.
@@ -263,7 +270,7 @@ def export(
         export_wan(playable, autoencoder, transformer, out, data)
         return
     encoder = load_autoencoder(autoencoder)
-    drawing = None if upscaler is None else needed_upscaler(upscaler)
+    drawing = None if upscaler is None else _drawn_as(upscaler)
     network = averaged_transformer([transformer, *averaged_with])
     if data is None:
         save_model(out, playable, encoder, network, upscaler=drawing)

@@ -206,7 +206,8 @@ class Recorder:
                 self._container,
                 self._rate,
                 (frames.shape[2], frames.shape[1]),
-                {"crf": "18", "preset": "veryfast", "tune": "zerolatency"},
+                # the world is made on the same processor: a third of the time for a third more bytes
+                {"crf": "18", "preset": "ultrafast", "tune": "zerolatency"},
             )
         assert self._container is not None
         if self._jobs.qsize() > MOST_WAITING:

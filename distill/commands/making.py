@@ -89,7 +89,7 @@ def _add_making(command: Command) -> None:
         default=[],
         help="another: their mean is exported",
     )
-    export.add_argument("--upscaler", type=Path, help="run or model folder: draw frames larger")
+    export.add_argument("--upscaler", type=Path, help="its run folder; or a model: drawn as its frames")
     export.add_argument("--data", type=Path, help="its clips: lens, limits, licence, starts, card")
     export.add_argument("--overwrite", action="store_true")
     export.add_argument("--out", type=Path, required=True)

@@ -24,6 +24,7 @@ from worldmodel import config as strict
 from worldmodel.autoencoder import Autoencoder
 from worldmodel.checkpoint import PlayableConfig, load_model, save_model
 from worldmodel.transformer import WorldTransformer
+from worldmodel.upscaler import Upscaler
 
 FINETUNE = "configs/pipeline/finetune.yaml"
 SMALL = [
@@ -35,11 +36,14 @@ SMALL = [
 def write_base(folder: Path) -> Path:
     """A nano model that plays; its weights do something, and nobody trained them."""
     config = strict.load("configs/model/nano.yaml", ModelConfig)
+    assert config.upscaler is not None
     torch.manual_seed(5)
     autoencoder = tiny.shaken(Autoencoder(config.autoencoder), 0.05)
     transformer = tiny.shaken(WorldTransformer(config.transformer), 0.05)
     playable = strict.load("configs/export/nano.yaml", PlayableConfig)
-    save_model(folder, replace(playable, static_world=False), autoencoder, transformer)
+    upscaler = tiny.shaken(Upscaler(config.upscaler), 0.02)
+    playable = replace(playable, static_world=False)
+    save_model(folder, playable, autoencoder, transformer, upscaler=upscaler)
     return folder
 
 
@@ -89,10 +93,11 @@ def test_the_export_plays_as_its_clips_were_played(loop: Path) -> None:
     base = strict.load(loop / "base" / "model.yaml", PlayableConfig)
     assert playable.intrinsics.fx == pytest.approx(base.intrinsics.fx, abs=1e-6)
     assert playable.limits.translation_m_per_frame == pytest.approx(2.4 / 12, abs=1e-5)
-    out = loop / "again.mp4"
+    out = loop / "again"
     command = ["--headless", "--model", str(folder), "--frames", "4", "--out", str(out)]
     assert play.main([*command, "--start", "1-walk-0"]) == 0
-    assert out.stat().st_size > 0
+    sizes = {Image.open(path).size for path in out.glob("*.png")}
+    assert sizes == {(224, 128)}, "drawn as the base draws, from latents of clips of 112x64"
 
 
 @pytest.mark.slow
