@@ -25,10 +25,12 @@ def write_clips(
     latents: bool = False,
     paths: bool = False,
     latent_shape: tuple[int, int] = (28, 8),
+    larger: int = 1,
 ) -> Path:
     """A folder of `shards` x `clips` clips, 64x112 px frames or latents of the nano model.
 
-    `paths` adds the path of a teacher to the latents, with 4 steps; `latent_shape` is [p c].
+    `larger`: frames of so many times that on each side. `paths` adds the path of a teacher to the
+    latents, with 4 steps; `latent_shape` is [p c].
     """
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(shards):
@@ -38,7 +40,7 @@ def write_clips(
             for i in range(clips)
         ]
         coarse = random.integers(0, 255, (clips, frames, 8, 14, 3), dtype=np.uint8)
-        pixels = coarse.repeat(8, axis=2).repeat(8, axis=3)
+        pixels = coarse.repeat(8 * larger, axis=2).repeat(8 * larger, axis=3)
         made = random.standard_normal((clips, frames, *latent_shape)).astype(np.float16)
         write_shard(
             folder / f"{index:05d}.safetensors",

@@ -33,7 +33,7 @@ from worldmodel.transformer import WorldTransformer
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 STAGES = sorted(f"nano/{path.stem}" for path in Path("configs/stage/nano").glob("*.yaml"))
-OF_FRAMES = ("autoencoder", "decoder", "decoder-critic")
+OF_FRAMES = ("autoencoder", "decoder", "decoder-critic", "upscaler")
 REAL_STAGES = sorted(path.stem for path in Path("configs/stage").glob("*.yaml"))
 
 
@@ -69,7 +69,8 @@ def _data(stage_name: str, tmp_path: Path) -> Path:
     if stage_name.startswith("wan"):
         return wan_clips(tmp_path / "data")
     latents, paths = not stage_name.endswith(OF_FRAMES), stage_name.endswith("ode")
-    return write_clips(tmp_path / "data", latents=latents, paths=paths)
+    larger = 2 if stage_name.endswith("upscaler") else 1
+    return write_clips(tmp_path / "data", latents=latents, paths=paths, larger=larger)
 
 
 @pytest.mark.parametrize("stage_name", REAL_STAGES)
@@ -132,7 +133,7 @@ def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(
         assert torch.equal(a, b)
 
 
-JUDGED = ("dmd", "/3", "critic")
+JUDGED = ("dmd", "/3", "critic", "upscaler")
 
 
 # the loss of a student that a critic judges is no distance that falls

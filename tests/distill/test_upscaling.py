@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from distill.__main__ import main
-from distill.clips import write_manifest, write_shard
 from distill.run import load_autoencoder, needed_upscaler
 from distill.stage_networks import build_network
 from distill.stages import load_stage
+from tests.distill.clip_maker import write_clips
 from worldmodel.checkpoint import save_module
 from worldmodel.upscaler import Upscaler
 
@@ -33,20 +33,8 @@ def autoencoder(tmp_path: Path) -> Path:
     return folder
 
 
-def _clips(folder: Path, height_px: int = 128, width_px: int = 224) -> Path:
-    random = np.random.default_rng(0)
-    coarse = random.integers(0, 256, (2, 4, height_px // 8, width_px // 8, 3), np.uint8)
-    folder.mkdir()
-    write_shard(
-        folder / "00000.safetensors",
-        cameras=np.broadcast_to(np.eye(4), (2, 4, 4, 4)),
-        intrinsics=np.ones((2, 4, 4), np.float32),
-        prompts=["", ""],
-        metadata={},
-        frames=coarse.repeat(8, 2).repeat(8, 3),
-    )
-    write_manifest(folder, source="noise", licence="none")
-    return folder
+def _clips(folder: Path) -> Path:
+    return write_clips(folder, shards=1, clips=2, frames=4, larger=2)
 
 
 def _train(data: Path, out: Path, *more: str) -> int:
@@ -125,6 +113,6 @@ def test_large_frames_are_measured_beside_a_filter(
     assert found["ways"]["bicubic"] != found["ways"]["upscaler"]
     assert Image.open(out.with_suffix(".png")).size == (3 * 224, 2 * 128)
 
-    small = _clips(tmp_path / "small", 64, 112)
+    small = write_clips(tmp_path / "small")
     assert main([*command, "--overwrite", "--data", str(small)]) == 2
     assert "frames of 64x112 px; this model draws 128x224" in capsys.readouterr().err
