@@ -13,23 +13,16 @@ from PIL import Image
 from distill.__main__ import main
 from distill.run import load_transformer
 from distill.samples import rollout_of, sheet
-from distill.stage_networks import build_network
 from distill.stages import load_stage
 from tests.distill.clip_maker import write_clips
-from worldmodel.checkpoint import save_module
+from tests.distill.network_maker import write_autoencoder
 
 NANO = "configs/stage/nano"
 
 
 @pytest.fixture
 def decoder(tmp_path: Path) -> Path:
-    """A run folder of an autoencoder that knows nothing."""
-    stage, model = load_stage(Path(f"{NANO}/autoencoder.yaml"), [])
-    folder = tmp_path / "autoencoder"
-    folder.mkdir()
-    network = build_network(stage, model, None)
-    save_module(folder, "autoencoder", network, model.autoencoder, torch.float32)
-    return folder
+    return write_autoencoder(tmp_path / "autoencoder")
 
 
 def _train(stage: str, out: Path, *arguments: str) -> int:

@@ -15,6 +15,7 @@ from distill.run import load_autoencoder, needed_upscaler
 from distill.stage_networks import build_network
 from distill.stages import load_stage
 from tests.distill.clip_maker import write_clips
+from tests.distill.network_maker import write_autoencoder
 from worldmodel.checkpoint import save_module
 from worldmodel.upscaler import Upscaler
 
@@ -23,14 +24,7 @@ NANO = "configs/stage/nano"
 
 @pytest.fixture
 def autoencoder(tmp_path: Path) -> Path:
-    """A run folder of an autoencoder that knows nothing."""
-    stage, model = load_stage(Path(f"{NANO}/autoencoder.yaml"), [])
-    folder = tmp_path / "autoencoder"
-    folder.mkdir()
-    save_module(
-        folder, "autoencoder", build_network(stage, model, None), model.autoencoder, torch.float32
-    )
-    return folder
+    return write_autoencoder(tmp_path / "autoencoder")
 
 
 def _clips(folder: Path) -> Path:
