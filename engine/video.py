@@ -23,6 +23,7 @@ from engine.replay import Replayed
 BT709 = 1  # the code of primaries, transfer and matrix in H.264
 GAP_PX = 4
 FRAME_NAME = "frame_{:06d}.png"
+FAST = 1  # of a PNG: a quarter of the usual time, for a sixth more bytes
 
 
 def open_stream(
@@ -137,7 +138,8 @@ class FolderSink(FrameSink):
         if self._scale != 1.0:
             size = (round(image.width * self._scale), round(image.height * self._scale))
             image = image.resize(size, Image.Resampling.LANCZOS)
-        image.save(self._partial / FRAME_NAME.format(self._written))
+        path = self._partial / FRAME_NAME.format(self._written)
+        image.save(path, compress_level=FAST)
         self._written += 1
 
     def _finish(self) -> None:
