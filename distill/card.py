@@ -85,15 +85,18 @@ def page(
     runs: Sequence[Path],
     *,
     starts: bool = True,
+    drawn_larger: int = 1,
 ) -> str:
     """The card, as Markdown: what the model is, what it was made of, what it cannot do.
 
-    `starts`: whether the folder has start frames of its clips.
+    `starts`: whether the folder has start frames of its clips. `drawn_larger`: than the autoencoder's
+    frames those of play are.
     """
     ae, tr = autoencoder.config, transformer.config
     told, rollout, limits = facts(clips), playable.rollout, playable.limits
     scale = told["scale"] or {}
     low, high = told["field_of_view_deg"]
+    drawn = f", drawn at {drawn_larger * ae.height_px}x{drawn_larger * ae.width_px}"
     lines = [
         f"# {playable.name}",
         "",
@@ -101,7 +104,8 @@ def page(
         "",
         "| | |",
         "|---|---|",
-        f"| frames | {ae.height_px}x{ae.width_px}, {playable.frames_per_second:g} a second |",
+        f"| frames | {ae.height_px}x{ae.width_px}{drawn if drawn_larger > 1 else ''},"
+        f" {playable.frames_per_second:g} a second |",
         f"| transformer | {_millions(transformer)}: width {tr.width}, {tr.layers} layers |",
         f"| autoencoder | {_millions(autoencoder)} |",
         f"| steps | {rollout.steps} per frame, solver {rollout.solver} |",

@@ -110,14 +110,21 @@ def told_words(truth: Truth) -> str:
     return f"of {told} of {len(truth.frames)} clips"
 
 
+def setting(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Where something was measured, and with which code."""
+    return {
+        "commit": commit(),
+        "device": device_name(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+    }
+
+
 def circumstances(model: Model) -> dict[str, Any]:
     """What was measured, where, and with which code."""
     return {
         "model": model.playable.name,
-        "commit": commit(),
-        "device": device_name(model.device),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "torch": torch.__version__,
+        **setting(model.device, model.dtype),
         "seed": SEED,
         "steps": model.playable.rollout.steps,
     }

@@ -44,7 +44,7 @@ from worldmodel.convert import write_shards
 from worldmodel.models import WanModelConfig
 from worldmodel.runtime import choose_device, fastest_dtype, prepare
 from worldmodel.transformer import TransformerConfig, WorldTransformer
-from worldmodel.upscaler import UpscaledAutoencoder, Upscaler
+from worldmodel.upscaler import FACTOR, UpscaledAutoencoder, Upscaler
 from worldmodel.wan import KIND
 
 CALIBRATION_FRAMES = 1024
@@ -283,7 +283,8 @@ def export(
         adapted.rollout.drift_limit is not None
     ):  # a kept autoencoder knows the frames of other worlds
         _measure_moments(encoder, clips)
-    page = card.page(adapted, encoder, network, clips, (autoencoder, transformer))
+    runs, larger = (autoencoder, transformer), 1 if drawing is None else FACTOR
+    page = card.page(adapted, encoder, network, clips, runs, drawn_larger=larger)
     write_atomically(page, out / "README.md")
     save_model(out, adapted, encoder, network, upscaler=drawing)
 

@@ -62,9 +62,10 @@ class Samples:
     def _frames(self, network: Any) -> tuple[Tensor, Tensor]:
         """Truth and samples, uint8 [rows columns H W 3]."""
         if isinstance(self.batch, FrameBatch):
-            truth = self.batch.frames[:COLUMNS]
-            made = frames_to_uint8(network.decode(network.encode(frames_to_float(truth))))
-            return truth[None], made[None]
+            # as in training: until it is calibrated, the statistics of latents are those of the batch
+            frames = frames_to_float(self.batch.frames)
+            made = network(frames, frames.new_zeros(1))
+            return self.batch.frames[None, :COLUMNS], frames_to_uint8(made[:COLUMNS])[None]
         batch = _first(self.batch)
         assert self.autoencoder is not None
         made = sample(self.stage, self.model, network, self.autoencoder, batch)

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from distill.clips import ClipSet
 from distill.metrics import checkerboard_ratio, gradient_energy, psnr_db, ssim
-from distill.result import write_result
+from distill.result import setting, write_result
 from worldmodel.autoencoder import frames_to_float, frames_to_uint8
 from worldmodel.runtime import fastest_dtype, prepare
 from worldmodel.upscaler import FACTOR, UpscaledAutoencoder
@@ -34,6 +34,10 @@ class Extent:
     clips: int = 40
     every: int = 4  # frames of a clip, of which one is measured
 
+    def __post_init__(self) -> None:
+        if min(self.clips, self.every) < 1:
+            raise ValueError(f"clips and every must be at least 1, got {self.clips}, {self.every}")
+
 
 @torch.inference_mode()
 def write_upscaling(
@@ -44,7 +48,8 @@ def write_upscaling(
     Raises:
         ValueError: if the clips are not of the size that the model draws.
     """
-    network = prepare(model, device, fastest_dtype(device))
+    dtype = fastest_dtype(device)
+    network = prepare(model, device, dtype)
     found, kept = _Sums(), list[Tensor]()
     for clip in range(min(extent.clips, len(clips))):
         frames = np.array(clips.array("frames", clip)[:: extent.every])
@@ -56,8 +61,8 @@ def write_upscaling(
         if clip < SHOWN:
             shown = [truth[:1], ways[BICUBIC][:1], ways[UPSCALER][:1]]
             kept.append(torch.cat(shown).cpu())
-    result = {"frames": found.count, "data": str(clips.folder), "device": str(device)}
-    result |= {"ways": found.means()}
+    result = {**setting(device, dtype), "data": str(clips.folder)}
+    result |= {"frames": found.count, "ways": found.means()}
     write_result(result, out)
     Image.fromarray(_sheet(kept)).save(out.with_suffix(".png"))
     return result

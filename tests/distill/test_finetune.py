@@ -114,6 +114,7 @@ def test_the_card_tells_data_licence_and_recipe(loop: Path) -> None:
         "- stage-2: consistency",
         "- stage-3: distribution matching",
     ]
+    assert "| frames | 64x112, drawn at 128x224, 12 a second |" in text
     starts = sorted((folder / "starts").glob("*.png"))
     assert len(starts) == 4 and Image.open(starts[0]).size == (112, 64)
 

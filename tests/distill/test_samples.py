@@ -11,11 +11,15 @@ import torch
 from PIL import Image
 
 from distill.__main__ import main
+from distill.batches import FrameBatch
+from distill.optimizers import ExponentialAverage
 from distill.run import load_transformer
-from distill.samples import rollout_of, sheet
+from distill.samples import Samples, rollout_of, sheet
+from distill.stage_networks import build_network
 from distill.stages import load_stage
 from tests.distill.clip_maker import write_clips
 from tests.distill.network_maker import write_autoencoder
+from worldmodel.autoencoder import Autoencoder, frames_to_float, frames_to_uint8
 
 NANO = "configs/stage/nano"
 
@@ -47,6 +51,20 @@ def test_a_run_draws_what_it_makes_at_the_interval_it_was_told(
     picture = Image.open(out / "samples" / "0000004.png")
     assert picture.size == (columns * 112, rows * 2 * 64)
     assert np.asarray(picture).std() > 1
+
+
+def test_frames_are_drawn_through_latents_as_wide_as_the_decoder_learns_them(tmp_path: Path) -> None:
+    stage, model = load_stage(Path(f"{NANO}/autoencoder.yaml"), [])
+    network = build_network(stage, model, None)
+    assert isinstance(network, Autoencoder)
+    with torch.no_grad():  # raw latents of any scale: nobody has calibrated them
+        network.encoder.layers[-1].weight.mul_(50.0)
+    batch = FrameBatch(torch.randint(0, 256, (5, 64, 112, 3), dtype=torch.uint8))
+    samples = Samples(stage=stage, model=model, autoencoder=None, batch=batch, out=tmp_path)
+    path = samples.write(ExponentialAverage(network, 0.9), network, 0)
+    with torch.no_grad():
+        made = frames_to_uint8(network(frames_to_float(batch.frames), torch.zeros(1)))
+    assert np.array_equal(np.asarray(Image.open(path)), sheet(batch.frames[None], made[None]))
 
 
 def test_drawing_leaves_the_training_as_it_would_have_been(tmp_path: Path, decoder: Path) -> None:

@@ -19,7 +19,6 @@ from torch import Tensor
 from tests.worldmodel import tiny, tiny_wan
 from worldmodel import captured
 from worldmodel.captured import held_counts
-from worldmodel.models import load_playable
 from worldmodel.recall import RecallConfig
 from worldmodel.session import WorldSession
 from worldmodel.types import Camera, Start
@@ -67,18 +66,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _wan(folder: Path, capture: bool, *overrides: str) -> WorldSession:
-    folder.mkdir()
-    model = load_playable(tiny_wan.model_folder(folder, *overrides))
-    return WorldSession(
-        model.playable,
-        model.decoder,
-        model.transformer,
-        torch.device("cpu"),
-        torch.float32,
-        capture,
-        read_prompt=model.read_prompt,
-        compiled=False,
-    )
+    return tiny_wan.session(folder, *overrides, capture=capture, compiled=False)
 
 
 def _frames(session: WorldSession, image: bool = False, steps: int = 8) -> list[np.ndarray]:

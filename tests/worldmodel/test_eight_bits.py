@@ -28,7 +28,6 @@ from worldmodel.eight_bits import (
     to_float8,
 )
 from worldmodel.kv_cache import CacheConfig, KVCache
-from worldmodel.models import load_playable
 from worldmodel.session import WorldSession
 from worldmodel.types import Camera, Start
 
@@ -183,18 +182,8 @@ def _session(
     capture: bool,
     fp8: bool,
 ) -> WorldSession:
-    folder.mkdir()
-    model = load_playable(tiny_wan.model_folder(folder, *overrides))
-    return WorldSession(
-        model.playable,
-        model.decoder,
-        model.transformer,
-        device,
-        dtype,
-        capture,
-        read_prompt=model.read_prompt,
-        fp8=fp8,
-    )
+    how = {"capture": capture, "fp8": fp8}
+    return tiny_wan.session(folder, *overrides, device=device, dtype=dtype, **how)
 
 
 def _walk(session: WorldSession, steps: int) -> list[list[Camera]]:

@@ -18,7 +18,6 @@ from worldmodel import session as sessions
 from worldmodel.attention import Cached, Committing, Packing
 from worldmodel.checkpoint import PlayableConfig
 from worldmodel.kv_cache import CacheConfig, KVCache
-from worldmodel.models import load_playable
 from worldmodel.recall import RecallConfig
 from worldmodel.sampler import Sampler
 from worldmodel.session import WorldSession
@@ -51,19 +50,8 @@ def _wan(
     device: str = "cpu",
     compiled: bool = False,
 ) -> WorldSession:
-    folder.mkdir()
-    model = load_playable(tiny_wan.model_folder(folder, *overrides))
-    return WorldSession(
-        model.playable,
-        model.decoder,
-        model.transformer,
-        torch.device(device),
-        torch.float32,
-        capture,
-        read_prompt=model.read_prompt,
-        compiled=compiled,
-        packed=packed,
-    )
+    how = {"capture": capture, "compiled": compiled, "packed": packed}
+    return tiny_wan.session(folder, *overrides, device=torch.device(device), **how)
 
 
 @pytest.fixture

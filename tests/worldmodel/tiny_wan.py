@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -11,7 +12,8 @@ from torch import Tensor
 from worldmodel import config as strict
 from worldmodel import wan_keys
 from worldmodel.convert import convert
-from worldmodel.models import WanModelConfig
+from worldmodel.models import WanModelConfig, load_playable
+from worldmodel.session import WorldSession
 from worldmodel.tiny_decoder import TinyDecoder, TinyDecoderConfig
 from worldmodel.wan import WanConfig, WanTransformer
 
@@ -83,3 +85,18 @@ def model_folder(folder: Path, *overrides: str, with_decoder: bool = True) -> Pa
     save_file(decoder(wanted.decoder).state_dict(), small)
     convert(source, folder / "model", wanted, decoder=small if with_decoder else None)
     return folder / "model"
+
+
+def session(
+    folder: Path,
+    *overrides: str,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    **how: Any,
+) -> WorldSession:
+    """A running world of such a model, in a new folder; `how`: options of `WorldSession`."""
+    folder.mkdir()
+    model = load_playable(model_folder(folder, *overrides))
+    device = device or torch.device("cpu")
+    parts = model.playable, model.decoder, model.transformer
+    return WorldSession(*parts, device, dtype, read_prompt=model.read_prompt, **how)
