@@ -114,8 +114,12 @@ class LatentBatches:
         rank: int,
         ranks: int,
         embeddings: PromptFolder | None = None,
+        spread_share: float = 0.0,
+        spread_frames: int = 64,
     ) -> None:
         """`time_reversal`: the share of clips played backwards, of those that may be.
+
+        `spread_share`: the share of clips that are `spread` over `spread_frames`.
 
         With `embeddings` prompts are rows of those instead of words, zeros where they are dropped; and
         clips are read from their beginning, as the first latent of such a model is unlike the others.
@@ -123,13 +127,15 @@ class LatentBatches:
         Raises:
             ValueError: if the clips are shorter than `frames`, hold no latents, or lack embeddings.
         """
-        if clips.frames_per_clip < frames:
+        needed = spread_frames if spread_share else frames
+        if clips.frames_per_clip < needed:
             raise ValueError(
-                f"{clips.folder}: clips of {clips.frames_per_clip} frames, the stage needs {frames}"
+                f"{clips.folder}: clips of {clips.frames_per_clip} frames, the stage needs {needed}"
             )
         self.clips, self.vocabulary = clips, vocabulary
         self.batch_size, self.frames = batch_size, frames
         self.time_reversal, self.prompt_dropout = time_reversal, prompt_dropout
+        self.spread_share, self.spread_frames = spread_share, spread_frames
         self.seed, self.rank, self.ranks = seed, rank, ranks
         clips.shards[0].array("latents")
         self._prompts_change = clips.prompts_change
@@ -151,24 +157,27 @@ class LatentBatches:
         return [self._shuffled(first + i) for i in range(self.batch_size)]
 
     def _clip(self, clip: int, random: np.random.Generator) -> LatentBatch:
-        start = int(random.integers(self.clips.frames_per_clip - self.frames + 1))
+        apart = self.spread_share > 0 and random.random() < self.spread_share
+        within = self.spread_frames if apart else self.frames
+        start = int(random.integers(self.clips.frames_per_clip - within + 1))
         start = start if self._embeddings is None else 0
         backwards = random.random() < self.time_reversal and not self.clips.one_way(clip)
-        order = slice(None, None, -1) if backwards else slice(None)
+        chosen = spread(random, self.frames, within, within) if apart else np.arange(within)
+        order = within - 1 - chosen if backwards else chosen
 
         def read(name: str) -> NDArray[Any]:
-            return np.array(self.clips.array(name, clip, start, self.frames)[order])  # off the map
+            return self.clips.array(name, clip, start, within)[order]  # a copy, off the map
 
         dropped = random.random() < self.prompt_dropout
         prompts = [self.clips.prompt(clip)]
         if self._prompts_change:
-            prompts = self.clips.frame_prompts(clip)[start : start + self.frames][order]
+            prompts = [self.clips.frame_prompts(clip)[start + place] for place in order]
         words = self._words(prompts, dropped)
         return LatentBatch(
             latents=torch.from_numpy(read("latents")),
             camera_from_anchor=torch.from_numpy(relative_to_middle(read("cameras"))),
             intrinsics=torch.from_numpy(read("intrinsics")),
-            time=torch.arange(self.frames, dtype=torch.float32),
+            time=torch.from_numpy(chosen - chosen[0]).float(),
             words=words if self._prompts_change else words[0],
         )
 
@@ -188,6 +197,17 @@ class LatentBatches:
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.clips))
             cached = self._epoch_order = (epoch, order)
         return int(cached[1][place])
+
+
+def spread(random: np.random.Generator, frames: int, within: int, stop: int) -> NDArray[np.int64]:
+    """Numbers of `frames` frames that end before `stop`: a quarter of them anywhere in the last
+    `within`, the others neighbours at the end.
+
+    What one sees within a second may be seen anywhere; what comes of it in five may not.
+    """
+    together = frames - frames // 4
+    apart = random.choice(within - together, frames - together, replace=False)
+    return np.concatenate([stop - within + np.sort(apart), np.arange(stop - together, stop)])
 
 
 def _check_embeddings(clips: ClipSet, embeddings: PromptFolder) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill import losses
-from distill.batches import LatentBatch
+from distill.batches import LatentBatch, spread
 from distill.networks import Transformer, device_of
 from distill.objectives import (
     Metrics,
@@ -30,12 +30,12 @@ from distill.objectives import (
     teacher_forced,
 )
 from distill.self_rollout import Plan, Player, self_rollout
-from distill.streams import Stream, WalksConfig, first_frames
+from distill.streams import Stream, WalksConfig, first_frames, from_middle
 from worldmodel import flow
 from worldmodel.attention import Attend, attend_all
 from worldmodel.kv_cache import CacheConfig
 from worldmodel.sampler import Commit
-from worldmodel.transformer import Geometry, words_at
+from worldmodel.transformer import Geometry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +62,10 @@ class DistributionMatchingConfig:
     stream_share: float = 0.0  # share of rollouts that go on where the one before ended
     stream_onward: float = 0.0  # share of ends of a clip where it goes on into another, not back
     stream_walks: WalksConfig | None = None  # and how it goes on there; None: as other clips do
+    # share of rollouts that go on in which the remembered frames that are judged are spread over the
+    # `spread_frames` up to the last new one: scores then see how things come nearer for seconds
+    spread_share: float = 0.0
+    spread_frames: int = 64
     truth_weight: float = 0.0  # of the distance to the true frames, where they are near
     truth_frames: int = 8  # how many generated frames after true ones are near
     # of a discriminator that knows true frames: how hard it pushes, of how hard L1 pulls; 0: none
@@ -89,6 +93,15 @@ class DistributionMatchingConfig:
                 f"scored_frames must be more than known_frames, got {self.scored_frames} and"
                 f" {self.known_frames}"
             )
+        if min(self.adversarial_weight, self.discriminator_noise) < 0.0:
+            raise ValueError(
+                "adversarial_weight and discriminator_noise must not be negative, got"
+                f" {self.adversarial_weight} and {self.discriminator_noise}"
+            )
+        self._refuse_streams_that_cannot_be()
+        self._refuse_rollout_keys_without_a_rollout()
+
+    def _refuse_streams_that_cannot_be(self) -> None:
         if not 0.0 <= self.stream_share < 1.0 or self.truth_weight < 0.0:
             raise ValueError(
                 "stream_share must lie in [0, 1) and truth_weight must not be negative, got"
@@ -99,14 +112,18 @@ class DistributionMatchingConfig:
                 "stream_onward is a share of the ends of streams, in [0, 1], and needs stream_share;"
                 f" got {self.stream_onward} and {self.stream_share}"
             )
+        if not 0.0 <= self.spread_share <= 1.0 or (self.spread_share and not self.stream_share):
+            raise ValueError(
+                "spread_share lies in [0, 1] and needs stream_share; got"
+                f" {self.spread_share} and {self.stream_share}"
+            )
+        if self.spread_share and self.spread_frames <= (self.scored_frames or 0):
+            raise ValueError(
+                f"spread_frames {self.spread_frames} must be more than scored_frames"
+                f" {self.scored_frames}"
+            )
         if self.stream_walks is not None and not self.stream_onward:
             raise ValueError("stream_walks say how streams go on; they need stream_onward")
-        if min(self.adversarial_weight, self.discriminator_noise) < 0.0:
-            raise ValueError(
-                "adversarial_weight and discriminator_noise must not be negative, got"
-                f" {self.adversarial_weight} and {self.discriminator_noise}"
-            )
-        self._refuse_rollout_keys_without_a_rollout()
 
     def _refuse_rollout_keys_without_a_rollout(self) -> None:
         names = [field.name for field in fields(self)]
@@ -124,13 +141,23 @@ class DistributionMatchingConfig:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One rollout."""
+    """One rollout. Frames are counted in `clips`: first those that are there already."""
 
-    clips: LatentBatch  # its cameras and words
-    known: Tensor  # [b f0 p c], the frames it begins with
-    scored_from: int  # the first frame that is judged
+    clips: LatentBatch  # cameras and words of all frames; its latents are those that are there
+    first: int  # the number of the first in its world
+    remembered: Sequence[int]  # which of those that are there the student remembers
+    judged: Sequence[int]
     walked: LatentBatch  # the whole clips, to go on in
     walked_to: int  # the next frame there
+
+    @property
+    def there(self) -> int:
+        return self.clips.latents.shape[1]
+
+    @property
+    def played(self) -> list[int]:
+        """What the student remembers, and then makes."""
+        return [*self.remembered, *range(self.there, self.clips.time.shape[1])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +304,8 @@ class DistributionMatching:
         exit_step = int(random.integers(config.student_steps))
         first_exit_step = int(random.integers(config.first_frame_steps))
         task = self._task(batch, random, moment)
-        frames, start = task.clips.time.shape[1], task.scored_from
+        there, played = task.there, task.played
+        gradient_from = len(task.remembered) + max(task.judged[0] - there, 0)
         plan = Plan(
             levels=self._levels.tolist(),
             exit_step=exit_step,
@@ -285,22 +313,23 @@ class DistributionMatching:
             first_exit_step=first_exit_step,
             commit=config.commit,
             block_frames=config.block_frames,
-            gradient_from=start,
+            gradient_from=gradient_from,
+            numbers=tuple(task.first + frame for frame in played),
         )
-        place = self._geometry(task.clips)
-        inputs = (place, task.clips.words, task.known, plan, moment.random)
-        latents = self_rollout(self.trained["student"], self._player_for(batch), *inputs)
+        place, words = self._views(task.clips, played)
+        before = task.clips.latents.float()
+        known = before[:, list(task.remembered)]
+        inputs = (place, words, known, plan, moment.random)
+        new = self_rollout(self.trained["student"], self._player_for(batch), *inputs)
+        latents = torch.cat([before, new[:, len(task.remembered) :]], dim=1)
         if config.stream_share:
-            remembered = latents[:, -self.cache.window_frames :].detach()
-            self._stream = Stream(task.walked, remembered, task.walked_to)
-        asked = words_at(task.clips.words, start, frames)
-        made = Made(latents[:, start:], place.frames(start, frames), asked)
-        first = task.known.shape[1]
-        begins_true = task.walked is batch and first > 0 and start == 0
+            self._stream = Stream(task.walked, latents[:, -self._kept :].detach(), task.walked_to)
+        made = Made(latents[:, list(task.judged)], *self._views(task.clips, task.judged))
+        begins_true = task.walked is batch and there > 0 and task.judged[0] == 0
         if not begins_true or not config.truth_weight:
             return made
-        near = slice(first, first + config.truth_frames)
-        return replace(made, near=latents[:, near], truth=task.clips.latents[:, near].float())
+        near = slice(there, there + config.truth_frames)
+        return replace(made, near=latents[:, near], truth=batch.latents[:, near].float())
 
     def _task(self, batch: LatentBatch, random: np.random.Generator, moment: Moment) -> Task:
         """A rollout that begins with the batch, or one that goes on where the last one ended."""
@@ -310,16 +339,39 @@ class DistributionMatching:
         start = int(random.integers(frames - scored + 1)) if not config.stream_share else 0
         goes_on = random.random() < config.stream_share
         if self._stream is None or not goes_on:
-            clips = first_frames(batch, start + scored)
-            known = clips.latents[:, :known_frames].float()
-            return Task(clips, known, start, batch, start + scored)
+            clips = replace(
+                first_frames(batch, start + scored), latents=batch.latents[:, :known_frames]
+            )
+            stop = start + scored
+            return Task(clips, 0, range(known_frames), range(start, stop), batch, stop)
         # a quarter of what is judged is remembered: it shows whether the new frames go on from it
         stream, new = self._stream, scored - scored // 4
         if stream.turns_within(new) and random.random() < config.stream_onward:
             stream = stream.onward(self._way_on(batch, moment))
-        clips = stream.ahead(new)
-        start = clips.time.shape[1] - scored
-        return Task(clips, stream.made, start, stream.clips, stream.position + new)
+        clips, there = stream.ahead(new), stream.made.shape[1]
+        first = self.cache.alike(stream.position - there)  # so that there are few cases
+        held = self.cache.holds(first + there - 1, first + torch.arange(there))
+        remembered = held.nonzero().flatten().tolist()
+        judged = list(range(there + new - scored, there + new))
+        if config.spread_share and random.random() < config.spread_share:
+            within = min(there + new, config.spread_frames)
+            judged = spread(random, scored, within, there + new).tolist()
+        return Task(clips, first, remembered, judged, stream.clips, stream.position + new)
+
+    @property
+    def _kept(self) -> int:
+        """So many of its last frames a stream takes along."""
+        config = self.config
+        new = (config.scored_frames or 0) - (config.scored_frames or 0) // 4
+        return max(self.cache.reach, config.spread_frames - new if config.spread_share else 0)
+
+    def _views(self, clips: LatentBatch, frames: Sequence[int]) -> tuple[Geometry, Tensor]:
+        """Of some frames of clips, from an anchor where their middle one stands; and their words."""
+        at = torch.tensor(list(frames), device=clips.time.device)
+        time = clips.time[:, at] - clips.time[:, at[:1]]
+        cameras = from_middle(clips.camera_from_anchor[:, at])
+        words = clips.words if clips.words.ndim == 2 else clips.words[:, at]
+        return self._plain.geometry(cameras, clips.intrinsics[:, at], time), words
 
     def _way_on(self, batch: LatentBatch, moment: Moment) -> Tensor:
         """Cameras [b f 4 4] of the batch, or of walks; those are others on every process."""
@@ -334,7 +386,7 @@ class DistributionMatching:
         clips, frames = batch.time.shape
         if self.config.stream_share:
             scored = self.config.scored_frames or frames
-            frames = max(scored, self.cache.window_frames + scored - scored // 4)
+            frames = max(scored, self.cache.slots + scored - scored // 4)
         if self._player is None or not self._player.fits(clips, frames):
             blocks = self.config.block_frames
             self._player = Player(

@@ -154,4 +154,6 @@ def build_batches(
         seed=stage.seed,
         rank=rank,
         ranks=ranks,
+        spread_share=stage.spread_share,
+        spread_frames=stage.spread_frames,
     )

@@ -42,6 +42,9 @@ class StageConfig:
     time_budget_s: float | None = None  # end early and on schedule when the steps do not fit
     time_reversal: float = 0.0
     prompt_dropout: float = 0.1
+    # share of clips of which a quarter of the frames lie further back, within `spread_frames`
+    spread_share: float = 0.0
+    spread_frames: int = 64
     ema_decay: float = 0.999
     seed: int = 0
     compile: bool = True

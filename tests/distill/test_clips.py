@@ -14,7 +14,12 @@ from tests.distill.clip_maker import write_clips
 
 
 def _latent_batches(
-    folder: Path, rank: int = 0, ranks: int = 1, reversal: float = 0.5
+    folder: Path,
+    rank: int = 0,
+    ranks: int = 1,
+    reversal: float = 0.5,
+    spread_share: float = 0.0,
+    spread_frames: int = 8,
 ) -> LatentBatches:
     return LatentBatches(
         ClipSet(folder),
@@ -26,6 +31,8 @@ def _latent_batches(
         seed=1,
         rank=rank,
         ranks=ranks,
+        spread_share=spread_share,
+        spread_frames=spread_frames,
     )
 
 
@@ -100,6 +107,32 @@ def test_a_batch_is_a_pure_function_of_its_step(tmp_path: Path) -> None:
     frames = FrameBatches(ClipSet(write_clips(tmp_path / "f")), 4, 0, 0)
     assert frames.at(3).frames.equal(frames.at(3).frames)
     assert not frames.at(3).frames.equal(frames.at(4).frames)
+
+
+def test_spread_frames_are_neighbours_at_the_end_and_a_quarter_of_them_lies_before(
+    tmp_path: Path,
+) -> None:
+    folder = write_clips(tmp_path / "c", latents=True, clips=4)
+    clips = ClipSet(folder)
+    reader = _latent_batches(folder, reversal=0.5, spread_share=0.7)
+    gaps, backwards = set(), 0
+    for step in range(40):
+        batch = reader.at(step)
+        for row, clip in enumerate(reader.chosen(step)):
+            whole = clips.array("latents", clip, 0, 8)
+            at = [
+                int(np.flatnonzero((whole == latent.numpy()).all((1, 2)))[0])
+                for latent in batch.latents[row]
+            ]
+            times = batch.time[row].tolist()
+            turned = -1 if at[3] < at[2] else 1
+            assert [turned * (place - at[0]) for place in at] == times
+            assert times[0] == 0.0 and np.diff(times[1:]).tolist() == [1.0, 1.0]
+            gaps.add(times[1])
+            backwards += turned < 0
+    assert gaps == {1.0, 2.0, 3.0, 4.0, 5.0} and 0 < backwards < 80
+    with pytest.raises(ValueError, match="the stage needs 9"):
+        _latent_batches(folder, spread_share=0.5, spread_frames=9)
 
 
 def test_an_epoch_shows_every_clip_once_over_all_processes(tmp_path: Path) -> None:

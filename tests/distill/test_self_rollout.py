@@ -85,12 +85,13 @@ def _own(
     known: int = 1,
     seed: int = 5,
     student: WorldTransformer | None = None,
+    cache: CacheConfig = tiny.CACHE,
 ) -> Tensor:
     student = student or tiny.transformer()
     geometry = student.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
     player = Player(
         student,
-        tiny.CACHE,
+        cache,
         clips=len(batch.words),
         frames=FRAMES,
         block_frames=plan.block_frames,
@@ -193,7 +194,10 @@ def test_one_pass_over_all_exit_steps_has_the_frames_and_gradients_of_a_slow_rol
 
 @pytest.mark.parametrize("commit", ["clean", "own"])
 @pytest.mark.parametrize("known", [0, 1, 3])
-def test_run_to_the_last_step_it_is_the_rollout_of_evaluation(commit: Commit, known: int) -> None:
+@pytest.mark.parametrize("cache", [tiny.CACHE, replace(tiny.OLDER, window_frames=1, older_every=2)])
+def test_run_to_the_last_step_it_is_the_rollout_of_evaluation(
+    commit: Commit, known: int, cache: CacheConfig
+) -> None:
     batch = _batch()
     views = Views(cameras=batch.camera_from_anchor, intrinsics=batch.intrinsics, words=batch.words)
     how = RolloutConfig(
@@ -206,13 +210,13 @@ def test_run_to_the_last_step_it_is_the_rollout_of_evaluation(commit: Commit, kn
     played = rollout(
         tiny.transformer(),
         tiny.autoencoder(),
-        tiny.CACHE,
+        cache,
         batch.latents[:, :known].float(),
         views,
         how=how,
         seed=5,
     )
-    own = _own(batch, _plan(commit=commit), known).detach()
+    own = _own(batch, _plan(commit=commit), known, cache=cache).detach()
     torch.testing.assert_close(own, played, rtol=1e-3, atol=1e-3)
 
 
@@ -316,16 +320,19 @@ def test_only_the_last_frames_of_a_long_rollout_are_scored_and_trained() -> None
         replace(CONFIG, scored_frames=3), *(tiny.transformer() for _ in range(3)), tiny.CACHE
     )
     batch, starts = _batch(), set()
-    geometry = objective._plain.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
+
+    def seen_from(start: int) -> Tensor:
+        these = slice(start, start + 3)
+        cameras, lenses = batch.camera_from_anchor[:, these], batch.intrinsics[:, these]
+        return objective._plain.geometry(from_middle(cameras), lenses, batch.time[:, :3]).matrix
+
     for step in range(40):
         moment = Moment(step, 0.0, torch.Generator().manual_seed(0))
         made = objective._rollout(batch, moment)
         place = made.geometry
         assert made.latents.shape[1] == place.matrix.shape[1] == 3
         (start,) = (
-            index
-            for index in range(FRAMES - 2)
-            if torch.equal(geometry.frames(index, index + 3).matrix, place.matrix)
+            index for index in range(FRAMES - 2) if torch.equal(seen_from(index), place.matrix)
         )
         starts.add(start)
     assert starts == set(range(FRAMES - 2))
@@ -348,7 +355,7 @@ def test_a_stream_goes_on_from_its_last_frames_along_the_cameras_of_its_clips() 
         assert torch.equal(again.latents[:, 0], before.made[:, -1])  # one of four is remembered
         remembered = before.made.shape[1]
         steps = to_and_fro(torch.arange(place - remembered, place + 3), FRAMES)
-        cameras = from_middle(first.camera_from_anchor[:, steps])[:, -4:]
+        cameras = from_middle(first.camera_from_anchor[:, steps[-4:]])
         lenses = first.intrinsics[:, steps[-4:]]
         expected = objective._plain.geometry(cameras, lenses, torch.arange(4.0).expand(2, -1))
         torch.testing.assert_close(again.geometry.matrix, expected.matrix)
@@ -357,6 +364,54 @@ def test_a_stream_goes_on_from_its_last_frames_along_the_cameras_of_its_clips() 
         made = again
     assert objective._stream is not None
     assert torch.equal(objective._stream.made[:, -1], made.latents[:, -1].detach())
+
+
+def test_a_stream_remembers_what_play_would_and_is_judged_beside_what_it_may_have_forgotten() -> None:
+    config = replace(CONFIG, scored_frames=4, stream_share=0.999, spread_share=1.0, spread_frames=9)
+    cache, batch = tiny.OLDER, _batch()
+    objective = DistributionMatching(config, *(tiny.transformer() for _ in range(3)), cache)
+    moments = [Moment(step, 0.0, torch.Generator().manual_seed(step)) for step in range(12)]
+    objective._rollout(batch, moments[0])
+    position, apart = 4, set()
+    for moment in moments[1:]:
+        before = objective._stream
+        assert before is not None and before.position == position
+        there = before.made.shape[1]
+        assert there == min(position, 6)  # what is judged reaches back as far
+        task = objective._task(batch, np.random.default_rng(moment.step), moment)
+        numbers = torch.tensor([position - there + frame for frame in task.remembered])
+        held = cache.holds(position - 1, torch.arange(position)).nonzero().flatten()
+        assert torch.equal(numbers, held)
+        assert (task.first - (position - there)) % cache.older_every == 0
+        assert list(task.judged[1:]) == [there, there + 1, there + 2]
+        apart.add(there + 2 - task.judged[0])
+        made = objective._rollout(batch, moment)
+        assert made.latents.shape[1] == 4
+        position += 3
+    assert len(apart) > 2 and apart <= {*range(3, 9)}
+
+
+def test_frames_that_are_judged_together_are_seen_from_their_middle_at_their_own_times() -> None:
+    objective = DistributionMatching(CONFIG, *(tiny.transformer() for _ in range(3)), tiny.CACHE)
+    batch, frames = _batch(), [1, 4, 5]
+    geometry, _ = objective._views(batch, frames)
+    cameras = from_middle(batch.camera_from_anchor[:, frames])
+    times = torch.tensor([[0.0, 3.0, 4.0]]).expand(2, -1)
+    expected = objective._plain.geometry(cameras, batch.intrinsics[:, frames], times)
+    for ours, theirs in zip(geometry.tensors(), expected.tensors(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"spread_share": 0.5}, "needs stream_share"),
+        ({"spread_share": 0.5, "stream_share": 0.5, "spread_frames": 4}, "more than scored_frames"),
+    ],
+)
+def test_frames_spread_over_nothing_are_refused(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(CONFIG, scored_frames=4, **keys)
 
 
 def test_to_and_fro_turns_round_at_both_ends() -> None:
