@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill import losses
-from distill.batches import LatentBatch, spread
+from distill.batches import LatentBatch, send, spread
 from distill.networks import Transformer, device_of
 from distill.objectives import (
     Metrics,
@@ -144,8 +144,7 @@ class Task:
     """One rollout. Frames are counted in `clips`: first those that are there already."""
 
     clips: LatentBatch  # cameras and words of all frames; its latents are those that are there
-    first: int  # the number of the first in its world
-    remembered: Sequence[int]  # which of those that are there the student remembers
+    remembered: int  # so many of the last ones that are there the student remembers
     judged: Sequence[int]
     walked: LatentBatch  # the whole clips, to go on in
     walked_to: int  # the next frame there
@@ -153,11 +152,6 @@ class Task:
     @property
     def there(self) -> int:
         return self.clips.latents.shape[1]
-
-    @property
-    def played(self) -> list[int]:
-        """What the student remembers, and then makes."""
-        return [*self.remembered, *range(self.there, self.clips.time.shape[1])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,8 +298,7 @@ class DistributionMatching:
         exit_step = int(random.integers(config.student_steps))
         first_exit_step = int(random.integers(config.first_frame_steps))
         task = self._task(batch, random, moment)
-        there, played = task.there, task.played
-        gradient_from = len(task.remembered) + max(task.judged[0] - there, 0)
+        there, played_from = task.there, task.there - task.remembered
         plan = Plan(
             levels=self._levels.tolist(),
             exit_step=exit_step,
@@ -313,18 +306,17 @@ class DistributionMatching:
             first_exit_step=first_exit_step,
             commit=config.commit,
             block_frames=config.block_frames,
-            gradient_from=gradient_from,
-            numbers=tuple(task.first + frame for frame in played),
+            gradient_from=task.remembered + max(task.judged[0] - there, 0),
         )
-        place, words = self._views(task.clips, played)
+        place, words = self._views(task.clips, range(played_from, task.clips.time.shape[1]))
         before = task.clips.latents.float()
-        known = before[:, list(task.remembered)]
-        inputs = (place, words, known, plan, moment.random)
+        inputs = (place, words, before[:, played_from:], plan, moment.random)
         new = self_rollout(self.trained["student"], self._player_for(batch), *inputs)
-        latents = torch.cat([before, new[:, len(task.remembered) :]], dim=1)
+        latents = torch.cat([before, new[:, task.remembered :]], dim=1)
         if config.stream_share:
             self._stream = Stream(task.walked, latents[:, -self._kept :].detach(), task.walked_to)
-        made = Made(latents[:, list(task.judged)], *self._views(task.clips, task.judged))
+        judged = latents[:, send(torch.tensor(list(task.judged)), latents.device)]
+        made = Made(judged, *self._views(task.clips, task.judged))
         begins_true = task.walked is batch and there > 0 and task.judged[0] == 0
         if not begins_true or not config.truth_weight:
             return made
@@ -343,31 +335,30 @@ class DistributionMatching:
                 first_frames(batch, start + scored), latents=batch.latents[:, :known_frames]
             )
             stop = start + scored
-            return Task(clips, 0, range(known_frames), range(start, stop), batch, stop)
+            return Task(clips, known_frames, range(start, stop), batch, stop)
         # a quarter of what is judged is remembered: it shows whether the new frames go on from it
         stream, new = self._stream, scored - scored // 4
         if stream.turns_within(new) and random.random() < config.stream_onward:
             stream = stream.onward(self._way_on(batch, moment))
         clips, there = stream.ahead(new), stream.made.shape[1]
-        first = self.cache.alike(stream.position - there)  # so that there are few cases
-        held = self.cache.holds(first + there - 1, first + torch.arange(there))
-        remembered = held.nonzero().flatten().tolist()
+        remembered = min(there, self.cache.window_frames)
         judged = list(range(there + new - scored, there + new))
         if config.spread_share and random.random() < config.spread_share:
             within = min(there + new, config.spread_frames)
             judged = spread(random, scored, within, there + new).tolist()
-        return Task(clips, first, remembered, judged, stream.clips, stream.position + new)
+        return Task(clips, remembered, judged, stream.clips, stream.position + new)
 
     @property
     def _kept(self) -> int:
         """So many of its last frames a stream takes along."""
         config = self.config
         new = (config.scored_frames or 0) - (config.scored_frames or 0) // 4
-        return max(self.cache.reach, config.spread_frames - new if config.spread_share else 0)
+        judged = config.spread_frames - new if config.spread_share else 0
+        return max(self.cache.window_frames, judged)
 
     def _views(self, clips: LatentBatch, frames: Sequence[int]) -> tuple[Geometry, Tensor]:
         """Of some frames of clips, from an anchor where their middle one stands; and their words."""
-        at = torch.tensor(list(frames), device=clips.time.device)
+        at = send(torch.tensor(list(frames)), clips.time.device)
         time = clips.time[:, at] - clips.time[:, at[:1]]
         cameras = from_middle(clips.camera_from_anchor[:, at])
         words = clips.words if clips.words.ndim == 2 else clips.words[:, at]
@@ -386,7 +377,7 @@ class DistributionMatching:
         clips, frames = batch.time.shape
         if self.config.stream_share:
             scored = self.config.scored_frames or frames
-            frames = max(scored, self.cache.slots + scored - scored // 4)
+            frames = max(scored, self.cache.window_frames + scored - scored // 4)
         if self._player is None or not self._player.fits(clips, frames):
             blocks = self.config.block_frames
             self._player = Player(

@@ -39,7 +39,6 @@ class Plan:
     commit: Commit = "clean"  # who writes the memory: a pass of its own, or the last denoising step
     block_frames: int = 1  # frames that are made together and see each other
     gradient_from: int = 0  # frames before this one are made as in play: all steps, no gradient
-    numbers: tuple[int, ...] = ()  # of the frames in their world: memory keeps some; (): from 0 on
 
 
 def self_rollout(
@@ -113,9 +112,13 @@ class Player:
         self._keys = torch.zeros(shape, dtype=dtype, device=device)  # [layers b g f*p+n*p d]
         self._values = torch.zeros(shape, dtype=dtype, device=device)
         self._token = torch.arange(remembered, device=device).view(frames, self._tokens)
-        self._biases: dict[tuple[int, ...], Tensor] = {}
+        # what is seen after each number of frames: added to the scores of f*p remembered tokens
+        self._bias = torch.full((frames + 1, remembered), float("-inf"), dtype=dtype, device=device)
+        every = torch.arange(frames, device=device)
+        for count in range(frames + 1):
+            self._bias[count, self._token[cache.holds(count - 1, every)]] = 0.0
         self._graphs: dict[tuple[str, int], CudaGraph[Tensor]] = {}
-        self._masks: dict[tuple[tuple[int, ...], ...], list[Attend]] = {}
+        self._masks: dict[tuple[int, ...], list[Attend]] = {}
 
     def fits(self, clips: int, frames: int) -> bool:
         """Whether it was made for so many clips of so many frames."""
@@ -136,7 +139,6 @@ class Player:
             ours.copy_(whole(theirs))
         latents, exits, levels = [known], [], []
         frames = geometry.matrix.shape[1]
-        self._bias = self._bias_of(self._numbers(plan))
         with torch.autocast(self._device.type, enabled=False):
             self._remember_known(known, words, geometry)
             for start, stop in _blocks(known.shape[1], frames, plan.block_frames):
@@ -150,15 +152,14 @@ class Player:
 
     def exit_kernels(self, known: int, first: int, stop: int, plan: Plan) -> list[Attend]:
         """With which the frames from `first` to `stop` see, all at once, what each saw when made."""
-        numbers = self._numbers(plan)
-        case = ((known, first, stop, plan.block_frames), numbers)
+        case = (known, first, stop, plan.block_frames)
         if case not in self._masks:
             frames, new = self._frames, stop - first
             sees = torch.zeros(new, frames + new, dtype=torch.bool)  # columns: remembered, then new
             for start, end in _blocks(known, stop, plan.block_frames):
                 if start >= first:
                     rows = slice(start - first, end - first)
-                    sees[rows, :frames] = self._held(numbers, start)
+                    sees[rows, :frames] = self._cache.holds(start - 1, torch.arange(frames))
                     sees[rows, frames + start - first : frames + end - first] = True
             # a table, not numbers: a compiler would take each for another case
             mask = mask_of_frames(sees.to(self._device), self._tokens)
@@ -170,27 +171,6 @@ class Player:
                 )
             ]
         return self._masks[case]
-
-    def _numbers(self, plan: Plan) -> tuple[int, ...]:
-        """Of all frames there is place for: after those of the plan, the next ones."""
-        given = plan.numbers or (0,)
-        more = range(given[-1] + 1, given[-1] + 1 + self._frames - len(given))
-        return (*given, *more)
-
-    def _held(self, numbers: Sequence[int], count: int) -> Tensor:
-        """Which frames are in memory once the first `count` are made: bool [f]."""
-        newest = numbers[count - 1] if count else -1
-        written = torch.arange(len(numbers)) < count
-        return self._cache.holds(newest, torch.tensor(numbers)) & written
-
-    def _bias_of(self, numbers: tuple[int, ...]) -> Tensor:
-        """What is seen after each number of frames: added to the scores of f*p remembered tokens."""
-        if numbers not in self._biases:
-            held = torch.stack([self._held(numbers, n) for n in range(self._frames + 1)])
-            hidden = ~held.to(self._device).repeat_interleave(self._tokens, dim=1)
-            zeros = torch.zeros(hidden.shape, dtype=self._keys.dtype, device=self._device)
-            self._biases[numbers] = zeros.masked_fill(hidden, float("-inf"))
-        return self._biases[numbers]
 
     def _block(
         self,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.batches import LatentBatch
+from distill.batches import LatentBatch, send
 from distill.scenes.paths import PathMix, draw_kind, draw_walk
 from worldmodel.motion import Viewpoint
 from worldmodel.transformer import words_at
@@ -85,7 +85,7 @@ class Stream:
         """
         known, clips = self.made.shape[1], self.clips
         steps = torch.arange(self.position - known, self.position + frames)
-        at = to_and_fro(steps, clips.time.shape[1]).to(self.made.device)
+        at = send(to_and_fro(steps, clips.time.shape[1]), self.made.device)
         return LatentBatch(
             latents=self.made,
             camera_from_anchor=from_middle(clips.camera_from_anchor[:, at]),

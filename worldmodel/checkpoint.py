@@ -85,13 +85,6 @@ class PlayableConfig:
     static_world: bool = False  # nothing moves by itself: an unmoved camera sees the same frame
     sha256: dict[str, str] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if self.cache.older_frames and self.rollout.block_frames > 1:
-            raise ValueError(
-                "cache.older_frames are for models that make one frame at a time, not"
-                f" {self.rollout.block_frames}"
-            )
-
     @property
     def digest(self) -> str:
         """Of all weights files together; empty for a model that was never saved."""

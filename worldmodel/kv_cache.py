@@ -1,8 +1,5 @@
 """A fixed-address ring of keys and values: a few first frames that stay, then the newest ones.
 
-Beside the newest frames a second ring can keep every n-th of those before, so that as many slots reach
-further back.
-
 All buffers are allocated once and written in place, and what is valid is computed on the device, so
 shapes are static from the first frame on and a captured graph can be replayed for ever. Positions live
 inside the cached keys (rotary and projective), so the order of the slots does not matter. A shorter
@@ -13,23 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Count = TypeVar("Count", int, Tensor)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheConfig:
-    """Which frames are remembered."""
-
     sink_frames: int  # first frames of a world that are never forgotten
-    window_frames: int  # newest frames, without those that are kept for longer
-    older_frames: int = 0  # newest of every `older_every`-th frame; those are kept for longer
-    older_every: int = 1
+    window_frames: int  # newest frames
 
     def __post_init__(self) -> None:
         if self.sink_frames < 0 or self.window_frames < 1:
@@ -37,31 +27,10 @@ class CacheConfig:
                 f"sink_frames must be >= 0 and window_frames >= 1, got {self.sink_frames}"
                 f" and {self.window_frames}"
             )
-        if self.older_frames < 0 or self.older_every < 1 + (self.older_frames > 0):
-            raise ValueError(
-                "older_frames must be >= 0, and older_every >= 2 where there are any (else 1), got"
-                f" {self.older_frames} and {self.older_every}"
-            )
-        reach = self.older_frames * self.older_every
-        if 0 < reach < 2 * self.window_frames:
-            raise ValueError(
-                f"older_frames * older_every, {reach}, must reach back twice as far as window_frames"
-                f" {self.window_frames}"
-            )
 
     @property
     def slots(self) -> int:
-        return self.sink_frames + self.window_frames + self.older_frames
-
-    @property
-    def reach(self) -> int:
-        """So many frames back lies the oldest that can be remembered, sinks aside."""
-        return max(self.window_frames, self.older_frames * self.older_every)
-
-    def alike(self, frame: int) -> int:
-        """The smallest frame number from which on memory keeps what it keeps from `frame` on."""
-        after = frame - self.sink_frames
-        return frame if after < 0 else self.sink_frames + after % self.older_every
+        return self.sink_frames + self.window_frames
 
     def widened(self, more: int) -> CacheConfig:
         """With `more` slots, which then lie behind those of a ring of this one."""
@@ -74,84 +43,34 @@ class CacheConfig:
     def holds(self, newest: Tensor | int, key: Tensor) -> Tensor:
         """Whether frames `key` are in memory when frame `newest` was the last one written to it."""
         recent = key > newest - self.window_frames
-        if self.older_frames:
-            every, here, there = self.older_every, newest - self.sink_frames, key - self.sink_frames
-            since = here - here // every - _between(there, every)
-            lasting = (there % every == 0) & (there // every > here // every - self.older_frames)
-            recent = lasting | ((there % every != 0) & (since < self.window_frames))
         return (recent | (key < self.sink_frames)) & (key <= newest)
 
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """In which slot a frame lies: the sinks in the first ones, then a ring that frame `first` began.
-
-    With older frames two rings take turns; their slots are numbered as they are first taken, so that
-    those filled are always the first ones.
-    """
+    """In which slot a frame lies: the sinks in the first ones, then a ring that frame `first` began."""
 
     config: CacheConfig
     first: int
 
     def slot(self, frame: int) -> int:
-        config, sinks, nth = self.config, self.config.sink_frames, frame - self.first
-        if frame < sinks:
-            return frame
-        if not config.older_frames:
-            return sinks + nth % config.window_frames
-        numbers = _slot_numbers(config.window_frames, config.older_frames, config.older_every)
-        return sinks + numbers[_place(nth, config)]
+        sinks = self.config.sink_frames
+        return frame if frame < sinks else sinks + (frame - self.first) % self.config.window_frames
 
     def filled(self, frames: int) -> int:
         """How many slots are, after so many frames of a world."""
-        config, sinks = self.config, self.config.sink_frames
-        if frames <= sinks or not config.older_frames:
-            return frames if frames < sinks else min(sinks + frames - self.first, config.slots)
-        last = frames - self.first - 1
-        older = min(last // config.older_every + 1, config.older_frames)
-        return sinks + older + min(_between(last, config.older_every), config.window_frames)
+        sinks = self.config.sink_frames
+        return frames if frames < sinks else min(sinks + frames - self.first, self.config.slots)
 
-    def oldest(self, frames: int) -> int:
-        """The oldest frame that is kept, sinks aside, after so many of a world."""
-        config = self.config
-        if not config.older_frames:
-            return max(self.first, frames - config.window_frames)
-        rounds = (frames - self.first - 1) // config.older_every - config.older_frames + 1
-        return self.first + max(0, rounds) * config.older_every
-
-    def resized(self, config: CacheConfig, frames: int) -> tuple[Ring, list[int]]:
-        """A ring of `config` once a world has `frames` frames, and the slots of this ring whose
-        frames stay, in their new order: from slot 0 on, without a gap. Older frames do not stay.
+    def resized(self, window_frames: int, frames: int) -> tuple[Ring, list[int]]:
+        """The ring of another window once a world has `frames` frames, and the slots of this ring whose
+        frames stay, in their new order: from slot 0 on, without a gap.
         """
-        remembered = min(config.window_frames, self.config.window_frames)
+        remembered = min(window_frames, self.config.window_frames)
         oldest = max(self.first, frames - remembered)
         sinks = range(min(frames, self.config.sink_frames))
         kept = [self.slot(frame) for frame in (*sinks, *range(oldest, frames))]
-        return Ring(config, oldest), kept
-
-
-def _between(nth: Count, every: int) -> Count:
-    """How many of the frames 0 .. nth are no multiple of `every`."""
-    return nth - nth // every
-
-
-def _place(nth: int, config: CacheConfig) -> tuple[str, int]:
-    """In which of two rings the nth frame lies, and where there."""
-    if nth % config.older_every == 0:
-        return "older", nth // config.older_every % config.older_frames
-    return "window", (_between(nth, config.older_every) - 1) % config.window_frames
-
-
-@cache
-def _slot_numbers(window: int, older: int, every: int) -> dict[tuple[str, int], int]:
-    """Of every place in the two rings."""
-    config = CacheConfig(sink_frames=0, window_frames=window, older_frames=older, older_every=every)
-    numbers: dict[tuple[str, int], int] = {}
-    nth = 0
-    while len(numbers) < config.slots:
-        numbers.setdefault(_place(nth, config), len(numbers))
-        nth += 1
-    return numbers
+        return Ring(replace(self.config, window_frames=window_frames), oldest), kept
 
 
 def of_slots(

@@ -221,7 +221,7 @@ def bring_back(
     """
     frames, first = shown.number + 1, ring.config.slots
     filled = ring.filled(frames)
-    oldest = ring.oldest(frames) if filled == first else 0
+    oldest = frames - ring.config.window_frames if filled == first else 0
     held = recall.held
     if held:
         sampler.let_time_pass(range(first, first + held), 1.0)

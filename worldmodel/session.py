@@ -256,8 +256,7 @@ class WorldSession:
             raise ValueError(f"{self.spec.runtime} remembers {known} frames, not {frames}")
         if frames != self._ring.config.window_frames:
             self.settle()
-            config = replace(self._ring.config, window_frames=frames)
-            self._ring, kept = self._ring.resized(config, self._frame)
+            self._ring, kept = self._ring.resized(frames, self._frame)
             self._cache.gather(kept)
             if self._recall is not None:
                 self._recall.put_away()
@@ -395,8 +394,7 @@ class WorldSession:
     def _held_to_commit(self, count: int) -> int:
         """Slots beside which the newest `count` frames are committed: a commit attends to both."""
         held = self._held(before=count)
-        full_early = self._short or self._ring.config.older_frames > 0
-        return min(held, self._held() - count) if full_early else held
+        return min(held, self._held() - count) if self._short else held
 
     def set_prompt(self, prompt: str) -> None:
         """Change the words from the next frame on; a resting camera gets new frames, too, for a while.
@@ -423,7 +421,6 @@ class WorldSession:
             "model": self.playable.name,
             "cache": {key: value.cpu() for key, value in self._cache.state().items()},
             "window": self._ring.config.window_frames,
-            "older": (self._ring.config.older_frames, self._ring.config.older_every),
             "ring": self._ring.first,
             "noise": self._noise.state(),
             "words": self._prompt.cpu(),
@@ -481,14 +478,9 @@ class WorldSession:
         self._ring = whole = _whole_ring(self.playable)
         if "ring" not in state:  # saves of earlier versions have the whole one
             return
-        older, every = state.get("older", (0, 1))  # saves of earlier versions have none
-        saved = replace(
-            whole.config, window_frames=state["window"], older_frames=older, older_every=every
-        )
-        self._ring = Ring(saved, state["ring"])
-        alike = replace(saved, window_frames=whole.config.window_frames) == whole.config
-        if state["window"] not in self._windows or not alike:
-            self._ring, kept = self._ring.resized(whole.config, state["frame"])
+        self._ring = Ring(replace(whole.config, window_frames=state["window"]), state["ring"])
+        if state["window"] not in self._windows:
+            self._ring, kept = self._ring.resized(whole.config.window_frames, state["frame"])
             self._cache.gather(kept)
             if self._recall is not None:
                 self._recall.put_away()
@@ -769,8 +761,6 @@ def check_packs(playable: PlayableConfig, runtime: Runtime = "torch") -> None:
         )
     if rollout.recall is not None:
         raise ValueError("packed commits are for models without rollout.recall: set it to null")
-    if playable.cache.older_frames:
-        raise ValueError("packed commits are for models without cache.older_frames: set it to 0")
 
 
 def _holding(sampler: Sampler, held: int) -> Computing:

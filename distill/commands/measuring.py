@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -157,6 +158,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     refuse_to_overwrite(arguments)
     if arguments.out.suffix != ".json":
         raise ValueError(f"--out {arguments.out}: must end in .json; a page is written beside it")
+    if arguments.videos and find_spec("av") is None:  # said now, not after all was measured
+        raise ValueError("videos are written with av: pip install av, or ask for --videos 0")
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     if arguments.steps is not None:
         given["steps"] = tuple(numbers(arguments.steps, "--steps"))
@@ -217,6 +220,8 @@ def _margins(arguments: argparse.Namespace) -> None:
             f"--out {arguments.out}: must end in .json; a picture is written beside it"
         )
     playable = strict.load(arguments.config, PlayableConfig, arguments.overrides)
+    if arguments.videos and find_spec("av") is None:  # said now, not after all was measured
+        raise ValueError("videos are written with av: pip install av, or ask for --videos 0")
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     if arguments.steps is not None:
         given["steps"] = tuple(numbers(arguments.steps, "--steps"))

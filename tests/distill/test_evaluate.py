@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from distill.__main__ import main
 from distill.comparison import (
     colour_drift,
     frechet_numbers,
@@ -30,6 +33,18 @@ def _cameras(seeds: tuple[int, ...]) -> Tensor:
 def _views(cameras: Tensor) -> Views:
     b, f = cameras.shape[:2]
     return Views(cameras=cameras, intrinsics=torch.ones(b, f, 4), words=torch.zeros(b, 1))
+
+
+def test_an_evaluation_that_could_not_write_its_videos_says_so_before_it_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("distill.commands.measuring.find_spec", lambda _: None)
+    out = tmp_path / "evaluation.json"
+    command = ["evaluate", str(tmp_path / "none"), "--data", str(tmp_path), "--out", str(out)]
+    assert main(command) == 2
+    assert "pip install av, or ask for --videos 0" in capsys.readouterr().err
+    assert main([*command, "--videos", "0"]) == 2
+    assert "av" not in capsys.readouterr().err.split()
 
 
 def test_clips_whose_camera_rests_are_told_apart() -> None:

@@ -85,13 +85,12 @@ def _own(
     known: int = 1,
     seed: int = 5,
     student: WorldTransformer | None = None,
-    cache: CacheConfig = tiny.CACHE,
 ) -> Tensor:
     student = student or tiny.transformer()
     geometry = student.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
     player = Player(
         student,
-        cache,
+        tiny.CACHE,
         clips=len(batch.words),
         frames=FRAMES,
         block_frames=plan.block_frames,
@@ -194,10 +193,7 @@ def test_one_pass_over_all_exit_steps_has_the_frames_and_gradients_of_a_slow_rol
 
 @pytest.mark.parametrize("commit", ["clean", "own"])
 @pytest.mark.parametrize("known", [0, 1, 3])
-@pytest.mark.parametrize("cache", [tiny.CACHE, replace(tiny.OLDER, window_frames=1, older_every=2)])
-def test_run_to_the_last_step_it_is_the_rollout_of_evaluation(
-    commit: Commit, known: int, cache: CacheConfig
-) -> None:
+def test_run_to_the_last_step_it_is_the_rollout_of_evaluation(commit: Commit, known: int) -> None:
     batch = _batch()
     views = Views(cameras=batch.camera_from_anchor, intrinsics=batch.intrinsics, words=batch.words)
     how = RolloutConfig(
@@ -210,13 +206,13 @@ def test_run_to_the_last_step_it_is_the_rollout_of_evaluation(
     played = rollout(
         tiny.transformer(),
         tiny.autoencoder(),
-        cache,
+        tiny.CACHE,
         batch.latents[:, :known].float(),
         views,
         how=how,
         seed=5,
     )
-    own = _own(batch, _plan(commit=commit), known, cache=cache).detach()
+    own = _own(batch, _plan(commit=commit), known).detach()
     torch.testing.assert_close(own, played, rtol=1e-3, atol=1e-3)
 
 
@@ -366,29 +362,40 @@ def test_a_stream_goes_on_from_its_last_frames_along_the_cameras_of_its_clips() 
     assert torch.equal(objective._stream.made[:, -1], made.latents[:, -1].detach())
 
 
-def test_a_stream_remembers_what_play_would_and_is_judged_beside_what_it_may_have_forgotten() -> None:
+def test_a_stream_is_judged_beside_frames_it_may_have_forgotten_and_remembers_what_play_would() -> None:
     config = replace(CONFIG, scored_frames=4, stream_share=0.999, spread_share=1.0, spread_frames=9)
-    cache, batch = tiny.OLDER, _batch()
-    objective = DistributionMatching(config, *(tiny.transformer() for _ in range(3)), cache)
+    objective = DistributionMatching(config, *(tiny.transformer() for _ in range(3)), tiny.CACHE)
     moments = [Moment(step, 0.0, torch.Generator().manual_seed(step)) for step in range(12)]
+    batch, position, apart = _batch(), 4, set()
     objective._rollout(batch, moments[0])
-    position, apart = 4, set()
     for moment in moments[1:]:
         before = objective._stream
         assert before is not None and before.position == position
         there = before.made.shape[1]
         assert there == min(position, 6)  # what is judged reaches back as far
         task = objective._task(batch, np.random.default_rng(moment.step), moment)
-        numbers = torch.tensor([position - there + frame for frame in task.remembered])
-        held = cache.holds(position - 1, torch.arange(position)).nonzero().flatten()
-        assert torch.equal(numbers, held)
-        assert (task.first - (position - there)) % cache.older_every == 0
+        assert task.remembered == tiny.CACHE.window_frames
         assert list(task.judged[1:]) == [there, there + 1, there + 2]
         apart.add(there + 2 - task.judged[0])
         made = objective._rollout(batch, moment)
-        assert made.latents.shape[1] == 4
+        old = [frame for frame in range(there) if made.latents[:, 0].equal(before.made[:, frame])]
+        assert len(old) == 1
+        after = objective._stream
+        assert after is not None and torch.equal(after.made[:, -3:], made.latents[:, 1:].detach())
         position += 3
     assert len(apart) > 2 and apart <= {*range(3, 9)}
+
+
+def test_what_a_stream_remembers_does_not_depend_on_what_else_is_judged() -> None:
+    near = replace(CONFIG, scored_frames=4, stream_share=0.999)
+    made = []
+    for config in (near, replace(near, spread_share=1.0, spread_frames=9)):
+        networks = [tiny.transformer() for _ in range(3)]
+        objective = DistributionMatching(config, *networks, tiny.CACHE)
+        moments = [Moment(step, 0.0, torch.Generator().manual_seed(step)) for step in range(5)]
+        made.append([objective._rollout(_batch(), moment).latents[:, -3:] for moment in moments])
+    for ours, theirs in zip(*made, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_frames_that_are_judged_together_are_seen_from_their_middle_at_their_own_times() -> None:

@@ -93,12 +93,6 @@ def test_captured_frames_are_those_of_the_plain_session(image: bool) -> None:
         assert np.array_equal(ours, theirs)
 
 
-def test_also_where_older_frames_are_remembered() -> None:
-    replayed, plain = (tiny.session(capture=x, cache=tiny.OLDER) for x in (True, False))
-    for ours, theirs in zip(_frames(replayed, steps=20), _frames(plain, steps=20), strict=True):
-        assert np.array_equal(ours, theirs)
-
-
 @pytest.mark.parametrize("image", [False, True])
 @pytest.mark.parametrize(
     "overrides",

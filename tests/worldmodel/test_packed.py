@@ -273,10 +273,6 @@ def _own(playable: PlayableConfig) -> PlayableConfig:
     return replace(playable, rollout=replace(playable.rollout, commit="own"))
 
 
-def _older(playable: PlayableConfig) -> PlayableConfig:
-    return replace(playable, cache=tiny.OLDER)
-
-
 def _recalling(playable: PlayableConfig) -> PlayableConfig:
     recall = RecallConfig(frames=1, least_overlap=0.3)
     return replace(playable, rollout=replace(playable.rollout, recall=recall))
@@ -287,7 +283,6 @@ def _recalling(playable: PlayableConfig) -> PlayableConfig:
     [
         (_own, "torch", "rollout.commit own"),
         (_recalling, "torch", "rollout.recall"),
-        (_older, "torch", "cache.older_frames"),
         (lambda playable: playable, "openvino", "need --runtime torch, not openvino"),
     ],
 )

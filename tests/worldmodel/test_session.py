@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from tests.worldmodel import tiny
 from worldmodel.checkpoint import load_model, save_model
-from worldmodel.kv_cache import CacheConfig
 from worldmodel.sampler import Sampler
 from worldmodel.session import WorldSession, load_session, windows_of
-from worldmodel.types import Camera, Start
+from worldmodel.types import Start
 
 
 def _play(session: object, frames: int, seed: int = 7) -> np.ndarray:
@@ -127,49 +125,6 @@ def test_a_change_of_memory_is_restored_bit_for_bit_also_where_lengths_differ(co
             if index % 4 == 3 and index > begin:
                 session.set_window(5 - session.spec.window_frames)
             assert np.array_equal(session.step([cameras[index + 1]]), frames[index])
-
-
-def _frames_of(session: WorldSession, cameras: list[Camera]) -> list[NDArray[np.uint8]]:
-    return [session.step([camera]) for camera in cameras]
-
-
-def test_older_frames_are_kept_through_snapshots_and_changes_of_the_window() -> None:
-    session, cameras = tiny.session(cache=tiny.OLDER), tiny.walk(30)
-    assert session.spec.windows == (2, 1)
-    session.reset(Start(seed=1), cameras[0])
-    states, frames = [], []
-    for index, camera in enumerate(cameras[1:]):
-        if index in (9, 15):
-            session.set_window(1 if index == 9 else 2)
-        states.append(session.snapshot())
-        frames.append(session.step([camera]))
-        session.settle()
-        assert int(session._cache.filled) == session._ring.filled(session._frame)
-    assert session._ring.filled(session._frame) == 4
-    for begin in (20, 12, 3):
-        session.restore(states[begin])
-        for index in range(begin, len(frames)):
-            if index in (9, 15) and index > begin:
-                session.set_window(1 if index == 9 else 2)
-            assert np.array_equal(session.step([cameras[index + 1]]), frames[index])
-
-
-def test_a_save_from_before_older_frames_goes_on_with_its_newest_ones() -> None:
-    plain = tiny.session(cache=CacheConfig(sink_frames=0, window_frames=4))
-    new, fresh, cameras = (
-        tiny.session(cache=tiny.OLDER),
-        tiny.session(cache=tiny.OLDER),
-        tiny.walk(16),
-    )
-    plain.reset(Start(seed=1), cameras[0])
-    _frames_of(plain, cameras[1:9])
-    state = plain.snapshot()
-    del state["older"]
-    new.restore(state)
-    assert new._ring.filled(new._frame) == 2 == int(new._cache.filled)
-    _frames_of(new, cameras[9:])
-    fresh.restore(new.snapshot())
-    assert np.array_equal(_frames_of(new, cameras[3:6]), _frames_of(fresh, cameras[3:6]))
 
 
 def test_a_runtime_of_one_length_says_so_and_goes_on_from_states_of_another() -> None:

@@ -24,7 +24,6 @@ M = TypeVar("M", bound=nn.Module)
 LIMITS = MotionLimits(0.6, 0.17, (0.0, 12.0))
 LENS = Intrinsics(0.6, 1.05)
 CACHE = CacheConfig(sink_frames=1, window_frames=3)
-OLDER = CacheConfig(sink_frames=0, window_frames=2, older_frames=2, older_every=3)
 
 
 def transformer_config(vocabulary: tuple[str, ...] = ()) -> TransformerConfig:
@@ -97,9 +96,8 @@ def session(
     capture: bool | None = None,
     static_world: bool = False,
     compiled: bool = False,
-    cache: CacheConfig = CACHE,
 ) -> WorldSession:
-    config = replace(playable(), static_world=static_world, cache=cache)
+    config = replace(playable(), static_world=static_world)
     return WorldSession(
         config,
         autoencoder(),
