@@ -220,8 +220,6 @@ def _margins(arguments: argparse.Namespace) -> None:
             f"--out {arguments.out}: must end in .json; a picture is written beside it"
         )
     playable = strict.load(arguments.config, PlayableConfig, arguments.overrides)
-    if arguments.videos and find_spec("av") is None:  # said now, not after all was measured
-        raise ValueError("videos are written with av: pip install av, or ask for --videos 0")
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     if arguments.steps is not None:
         given["steps"] = tuple(numbers(arguments.steps, "--steps"))
