@@ -171,7 +171,8 @@ class LatentBatches:
         dropped = random.random() < self.prompt_dropout
         prompts = [self.clips.prompt(clip)]
         if self._prompts_change:
-            prompts = [self.clips.frame_prompts(clip)[start + place] for place in order]
+            told = self.clips.frame_prompts(clip)
+            prompts = [told[start + place] for place in order]
         words = self._words(prompts, dropped)
         return LatentBatch(
             latents=torch.from_numpy(read("latents")),

@@ -117,7 +117,7 @@ class DistributionMatchingConfig:
                 "spread_share lies in [0, 1] and needs stream_share; got"
                 f" {self.spread_share} and {self.stream_share}"
             )
-        if self.spread_share and self.spread_frames <= (self.scored_frames or 0):
+        if self.spread_share and self.spread_frames <= (self.scored_frames or self.spread_frames):
             raise ValueError(
                 f"spread_frames {self.spread_frames} must be more than scored_frames"
                 f" {self.scored_frames}"

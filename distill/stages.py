@@ -70,6 +70,7 @@ class StageConfig:
                 f" {self.accumulate} and {self.checkpoint_blocks}"
             )
         self._refuse_what_cannot_be_sharded()
+        self._refuse_to_spread_what_goes_on()
         if self.objective.kind == "distribution_matching":
             scored = self.objective.scored_frames
             if scored is not None and scored > self.frames:
@@ -82,6 +83,21 @@ class StageConfig:
             raise ValueError(
                 "endpoint_regression reads stored paths as they are: time_reversal and"
                 " prompt_dropout belong to their trajectories, and must be 0 here"
+            )
+
+    def _refuse_to_spread_what_goes_on(self) -> None:
+        if not self.spread_share:
+            return
+        objective = self.objective
+        if objective.kind != "flow_matching" or objective.history != "full":
+            raise ValueError(
+                "spread_share is for flow_matching with history: full; others see one frame after the"
+                " other (stage 3 has objective.spread_share)"
+            )
+        if not 0.0 < self.spread_share <= 1.0 or self.spread_frames <= self.frames:
+            raise ValueError(
+                f"spread_share must lie in [0, 1] and spread_frames be more than frames {self.frames},"
+                f" got {self.spread_share} and {self.spread_frames}"
             )
 
     def _refuse_what_cannot_be_sharded(self) -> None:
@@ -158,6 +174,8 @@ def _check_wan(stage: StageConfig) -> None:
         )
     if stage.time_reversal:
         raise ValueError("time_reversal must be 0: a latent holds four frames, the first one")
+    if stage.spread_share:
+        raise ValueError("spread_share must be 0: its clips are read from their beginning")
     if stage.sample_every:
         raise ValueError("sample_every must be 0: its decoder is no autoencoder of ours")
     for optimizer in (stage.optimizer, stage.critic_optimizer):

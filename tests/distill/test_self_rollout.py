@@ -25,6 +25,7 @@ from distill.objectives import Moment
 from distill.processes import Processes
 from distill.rollout import Views, rollout
 from distill.self_rollout import Plan, Player, self_rollout
+from distill.stages import load_stage
 from distill.streams import (
     EASING_FRAMES,
     Stream,
@@ -414,11 +415,26 @@ def test_frames_that_are_judged_together_are_seen_from_their_middle_at_their_own
     [
         ({"spread_share": 0.5}, "needs stream_share"),
         ({"spread_share": 0.5, "stream_share": 0.5, "spread_frames": 4}, "more than scored_frames"),
+        ({"spread_share": 0.5, "stream_share": 0.5, "scored_frames": None}, "scored_frames None"),
     ],
 )
 def test_frames_spread_over_nothing_are_refused(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        replace(CONFIG, scored_frames=4, **keys)
+        replace(CONFIG, **{"scored_frames": 4, **keys})
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "message"),
+    [
+        ("1", "spread_share=0.5", "for flow_matching with history: full"),
+        ("3", "spread_share=0.5", "objective.spread_share"),
+        ("0", "spread_share=1.5", "lie in"),
+        ("0", "spread_share=0.5 spread_frames=16", "more than frames 16"),
+    ],
+)
+def test_only_whole_clips_are_spread(stage: str, key: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_stage(Path(f"configs/stage/{stage}.yaml"), key.split())
 
 
 def test_to_and_fro_turns_round_at_both_ends() -> None:
