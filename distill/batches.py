@@ -143,6 +143,7 @@ class LatentBatches:
         if embeddings is not None:
             _check_embeddings(clips, embeddings)
         self._epoch_order: tuple[int, NDArray[np.int64]] | None = None
+        self._known_words: dict[str, Tensor] = {}  # prompts that were read, [v] each
 
     def at(self, step: int) -> LatentBatch:
         random = np.random.default_rng([self.seed, self.rank, step])
@@ -189,7 +190,10 @@ class LatentBatches:
             return (torch.zeros_like(embedded) if dropped else embedded).flatten(1)
         if dropped or not self.vocabulary:
             prompts = [""] * len(prompts)
-        return torch.tensor([prompt_words(self.vocabulary, prompt) or [0.0] for prompt in prompts])
+        for prompt in set(prompts) - self._known_words.keys():
+            words = prompt_words(self.vocabulary, prompt) or [0.0]
+            self._known_words[prompt] = torch.tensor(words)
+        return torch.stack([self._known_words[prompt] for prompt in prompts])
 
     def _shuffled(self, position: int) -> int:
         epoch, place = divmod(position, len(self.clips))

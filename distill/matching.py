@@ -9,6 +9,7 @@ One objective, three histories that the student may see:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
@@ -185,9 +186,14 @@ class DistributionMatching:
         cache: CacheConfig,
         attend: Attend | None = None,
         discriminator: nn.Module | None = None,
+        *,
+        compiled: bool = False,
     ) -> None:
-        """`attend` shows the student its history, where that is not its own rollout."""
-        self.config, self.cache = config, cache
+        """`attend` shows the student its history, where that is not its own rollout.
+
+        `compiled`: whether rollouts are.
+        """
+        self.config, self.cache, self._compiled = config, cache, compiled
         self.trained: dict[str, nn.Module] = {"student": student, "critic": critic}
         if discriminator is not None:
             self.trained["discriminator"] = discriminator
@@ -200,6 +206,7 @@ class DistributionMatching:
         self._first_levels = flow.schedule(config.first_frame_steps, config.shift)
         self._player: Player | None = None  # made when the first batch shows how large it is
         self._stream: Stream | None = None
+        self._judged: deque[Made] = deque()  # what the student was judged for; its critic learns it
         self._shown: tuple[Tensor, Tensor] | None = None  # latents and words the critic saw last
 
     def due(self, step: int) -> Sequence[str]:
@@ -221,8 +228,13 @@ class DistributionMatching:
     def loss(self, role: str, batch: LatentBatch, moment: Moment) -> tuple[Tensor, Metrics]:
         if role == "discriminator":
             return self._discrimination(batch, moment)
-        with torch.set_grad_enabled(role == "student"):
-            made = self._made(batch, moment)
+        if role == "critic" and self._judged:
+            made = self._judged.popleft()
+        else:
+            with torch.set_grad_enabled(role == "student"):
+                made = self._made(batch, moment)
+        if role == "student":
+            self._judged.append(replace(made, latents=made.latents.detach()))
         latents = made.latents
         sigma = self._noise_levels(latents, moment)
         noise = noise_like(latents, moment)
@@ -379,9 +391,8 @@ class DistributionMatching:
             scored = self.config.scored_frames or frames
             frames = max(scored, self.cache.window_frames + scored - scored // 4)
         if self._player is None or not self._player.fits(clips, frames):
-            blocks = self.config.block_frames
             self._player = Player(
-                self._plain, self.cache, clips=clips, frames=frames, block_frames=blocks
+                self._plain, self.cache, clips=clips, frames=frames, compiled=self._compiled
             )
         return self._player
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 
 import torch
 from einops import rearrange
@@ -20,7 +22,16 @@ from distill.histories import Beside
 from distill.networks import Transformer, device_of, make_transformer
 from distill.sharding import whole
 from worldmodel import flow
-from worldmodel.attention import Attend, attend_grouped, cache_layout, mask_of_frames, mix_fused
+from worldmodel.attention import (
+    Attend,
+    Mix,
+    attend_grouped,
+    cache_layout,
+    mask_of_frames,
+    mix_fused,
+    mix_on_gpu,
+)
+from worldmodel.compiled import compile_regions
 from worldmodel.cuda_graph import CudaGraph
 from worldmodel.kv_cache import CacheConfig
 from worldmodel.runtime import prepare
@@ -87,8 +98,8 @@ class Played:
 class Player:
     """Plays clips with the student's weights and remembers every frame, without gradients.
 
-    All buffers have their full size from the first frame on, so that on a GPU its two functions, one
-    denoising step and one commit, are captured graphs, as they are in play.
+    On a GPU a pass over each frame is a captured graph of its own: it reads what that frame sees and
+    nothing else, and new frames lie where they will be remembered.
     """
 
     def __init__(
@@ -98,26 +109,23 @@ class Player:
         *,
         clips: int,
         frames: int,
-        block_frames: int = 1,
+        compiled: bool = False,
     ) -> None:
-        """At most `frames` a clip; at most `block_frames` are made at once."""
+        """At most `frames` a clip. `compiled`: what lies between attention calls."""
         device, model = device_of(student), student.config
         self._student, self._cache, self._frames = student, cache, frames
         self._device, self._tokens = device, model.tokens_per_frame
+        self._mix = mix_on_gpu if device.type == "cuda" else mix_fused
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         with device:
             self._network: Transformer = prepare(make_transformer(model), device, dtype)
-        remembered, own = frames * self._tokens, block_frames * self._tokens
-        shape = (model.layers, clips, model.kv_heads, remembered + own, model.head_width)
-        self._keys = torch.zeros(shape, dtype=dtype, device=device)  # [layers b g f*p+n*p d]
+        if compiled:
+            compile_regions(self._network)
+        shape = (model.layers, clips, model.kv_heads, frames * self._tokens, model.head_width)
+        self._keys = torch.zeros(shape, dtype=dtype, device=device)  # [layers b g f*p d]
         self._values = torch.zeros(shape, dtype=dtype, device=device)
-        self._token = torch.arange(remembered, device=device).view(frames, self._tokens)
-        # what is seen after each number of frames: added to the scores of f*p remembered tokens
-        self._bias = torch.full((frames + 1, remembered), float("-inf"), dtype=dtype, device=device)
-        every = torch.arange(frames, device=device)
-        for count in range(frames + 1):
-            self._bias[count, self._token[cache.holds(count - 1, every)]] = 0.0
-        self._graphs: dict[tuple[str, int], CudaGraph[Tensor]] = {}
+        self._graphs: dict[tuple[str, int, int], CudaGraph[Tensor]] = {}
+        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
         self._masks: dict[tuple[int, ...], list[Attend]] = {}
 
     def fits(self, clips: int, frames: int) -> bool:
@@ -163,12 +171,9 @@ class Player:
                     sees[rows, frames + start - first : frames + end - first] = True
             # a table, not numbers: a compiler would take each for another case
             mask = mask_of_frames(sees.to(self._device), self._tokens)
-            remembered = frames * self._tokens
             self._masks[case] = [
                 Beside(_frame_layout(keys, frames), _frame_layout(values, frames), mask)
-                for keys, values in zip(
-                    self._keys[..., :remembered, :], self._values[..., :remembered, :], strict=True
-                )
+                for keys, values in zip(self._keys, self._values, strict=True)
             ]
         return self._masks[case]
 
@@ -201,10 +206,8 @@ class Player:
                 block = Played(x0, latent, sigma)
             if step < last:
                 latent = flow.interpolate(x0, noise(), latent.new_full(shape[:2], levels[step + 1]))
-        if own:
-            self._keep_own(start, start + shape[1])
-        else:
-            self._remember(block.latents, words, place, start, start + shape[1])
+        if not own:  # else the last step's own keys and values lie there already
+            self._run("commit", self._commit, start, (block.latents, words, *place))
         return block
 
     def _x0(
@@ -215,60 +218,85 @@ class Player:
         place: tuple[Tensor, ...],
         start: int,
     ) -> Tensor:
-        inputs = (latent, sigma, words, self._bias[start], *place)
-        return self._run("denoise", self._denoise, inputs).clone()
+        inputs = (latent, sigma, words, *place)
+        return self._run("denoise", self._denoise, start, inputs).clone()
 
     def _remember_known(self, known: Tensor, words: Tensor, geometry: Geometry) -> None:
         """Frames [b k p c] that are there from the start, in one pass: each sees those up to it."""
         count = known.shape[1]
-        if not count:
-            return
-        tokens = self._token[:count].flatten()
-        seen = self._bias[1 : count + 1, : len(tokens)].repeat_interleave(self._tokens, 0)
-        place, asked = geometry.frames(0, count).tensors(), words_at(words, 0, count)
-        self._run("known", self._commit, (known, asked, seen, tokens, *place))
-
-    def _remember(
-        self, latent: Tensor, words: Tensor, place: tuple[Tensor, ...], start: int, stop: int
-    ) -> None:
-        tokens = self._token[start:stop].flatten()
-        self._run("commit", self._commit, (latent, words, self._bias[stop], tokens, *place))
-
-    def _keep_own(self, start: int, stop: int) -> None:
-        remembered, here = self._frames * self._tokens, self._token[start:stop].flatten()
-        own = slice(remembered, remembered + len(here))
-        for memory in (self._keys, self._values):
-            memory.index_copy_(3, here, memory[..., own, :])
+        if count:
+            place, asked = geometry.frames(0, count).tensors(), words_at(words, 0, count)
+            self._run("known", self._commit_in_turn, 0, (known, asked, *place))
 
     def _denoise(
-        self, latent: Tensor, sigma: Tensor, words: Tensor, bias: Tensor, *place: Tensor
+        self, start: int, latent: Tensor, sigma: Tensor, words: Tensor, *place: Tensor
     ) -> Tensor:
-        """x0 of latent [b n p c]; the frames see the memory, through `bias` [f*p], and each other."""
-        bias = torch.cat([bias, bias.new_zeros(latent.shape[1] * self._tokens)])
-        kernels = [_Seeing(k, v, bias) for k, v in zip(self._keys, self._values, strict=True)]
+        """x0 of latent [b n p c]; frames see each other and the memory when `start` frames are there."""
+        stop = start + latent.shape[1]
+        seen = [*self._held(start), *range(start, stop)]
+        kernels = self._kernels(start, stop, seen)
         places = self._network.places(Geometry(*place))
         velocity = self._network(latent, sigma, words, places, kernels)
         return flow.x0_from_velocity(latent, velocity, sigma)
 
-    def _commit(
-        self, latent: Tensor, words: Tensor, bias: Tensor, tokens: Tensor, *place: Tensor
+    def _commit(self, start: int, latent: Tensor, words: Tensor, *place: Tensor) -> Tensor:
+        """Write frames [b n p c] into the memory; they see what it then holds."""
+        stop = start + latent.shape[1]
+        return self._write(self._kernels(start, stop, self._held(stop)), latent, words, place)
+
+    def _commit_in_turn(self, start: int, latent: Tensor, words: Tensor, *place: Tensor) -> Tensor:
+        """The same, but each sees what the memory holds when it is the newest."""
+        stop = start + latent.shape[1]
+        frame = torch.arange(start, stop, device=self._device)
+        holds = self._cache.holds(frame[:, None], torch.arange(stop, device=self._device))
+        hidden = ~holds.repeat_interleave(self._tokens, 0).repeat_interleave(self._tokens, 1)
+        bias = torch.zeros(hidden.shape, dtype=self._keys.dtype, device=self._device)
+        bias.masked_fill_(hidden, float("-inf"))
+        kernels = self._kernels(start, stop, range(stop), bias)
+        return self._write(kernels, latent, words, place)
+
+    def _write(
+        self,
+        kernels: Sequence[_Memory],
+        latent: Tensor,
+        words: Tensor,
+        place: tuple[Tensor, ...],
     ) -> Tensor:
-        """Write frames into the memory at `tokens` [n*p]; they see what it then holds, by `bias`."""
-        *kernels, last = (
-            _Writing(k, v, bias, tokens) for k, v in zip(self._keys, self._values, strict=True)
-        )
+        *seeing, last = kernels
         zero, places = latent.new_zeros(latent.shape[:2]), self._network.places(Geometry(*place))
-        last.write(*self._network.last_keys_values(latent, zero, words, places, kernels))
-        return tokens
+        last.write(*self._network.last_keys_values(latent, zero, words, places, seeing))
+        return latent
+
+    def _held(self, count: int) -> list[int]:
+        """The frames in memory when `count` have been made."""
+        every = torch.arange(count)
+        held: list[int] = every[self._cache.holds(count - 1, every)].tolist()
+        return held
+
+    def _kernels(
+        self, start: int, stop: int, seen: Sequence[int], bias: Tensor | None = None
+    ) -> list[_Memory]:
+        """For each layer: frames from `start` to `stop` see frames `seen`, in which those are."""
+        tokens, here = self._tokens, slice(start * self._tokens, stop * self._tokens)
+        runs = [slice(first * tokens, end * tokens) for first, end in _runs(seen)]
+        return [
+            _Memory(keys, values, here, runs, self._mix, bias)
+            for keys, values in zip(self._keys, self._values, strict=True)
+        ]
 
     def _run(
-        self, name: str, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]
+        self,
+        name: str,
+        function: Callable[..., Tensor],
+        start: int,
+        inputs: tuple[Tensor, ...],
     ) -> Tensor:
         if self._device.type != "cuda":
-            return function(*inputs)
-        key = (name, inputs[0].shape[1])
+            return function(start, *inputs)
+        key = (name, start, inputs[0].shape[1])
         if key not in self._graphs:
-            self._graphs[key] = CudaGraph(function, inputs)
+            # what one leaves is taken before another runs, so they share their memory
+            self._graphs[key] = CudaGraph(partial(function, start), inputs, pool=self._pool)
         return self._graphs[key](*inputs)
 
 
@@ -277,41 +305,39 @@ def _blocks(known: int, frames: int, size: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + size, frames)) for start in range(known, frames, size))
 
 
-@dataclass(frozen=True, slots=True)
-class _Seeing:
-    """New frames are put beside the memory of a layer and attend to both."""
-
-    keys: Tensor  # [b g f*p+n*p d]
-    values: Tensor
-    bias: Tensor  # [f*p + those of the new frames]
-
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        seen, new = len(self.bias), k.shape[1] * k.shape[2]
-        self.keys[:, :, seen - new : seen].copy_(cache_layout(k))
-        self.values[:, :, seen - new : seen].copy_(cache_layout(v))
-        return attend_grouped(
-            mix_fused, q, self.keys[:, :, :seen], self.values[:, :, :seen], self.bias
-        )
+def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Rising numbers as ranges without gaps: first and last (exclusive) of each."""
+    edges = [i for i in range(1, len(numbers)) if numbers[i] != numbers[i - 1] + 1]
+    bounds = pairwise([0, *edges, len(numbers)])
+    return [(numbers[first], numbers[end - 1] + 1) for first, end in bounds]
 
 
 @dataclass(frozen=True, slots=True)
-class _Writing:
-    """New frames are put into the memory of a layer and attend to all it then holds."""
+class _Memory:
+    """New frames are put into the memory of a layer and attend to what is `seen` of it."""
 
-    keys: Tensor
+    keys: Tensor  # [b g f*p d]
     values: Tensor
-    bias: Tensor  # [f*p], or [n*p f*p] where new frames do not see the same
-    tokens: Tensor  # [n*p], where the new frames belong
+    here: slice  # where the new frames belong
+    seen: Sequence[slice]
+    mix: Mix
+    bias: Tensor | None  # [n*p s], where new frames do not see the same of all s that is seen
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         self.write(k, v)
-        seen, sharing = self.bias.shape[-1], q.shape[3] // k.shape[3]
-        bias = self.bias if self.bias.ndim == 1 else self.bias.repeat(sharing, 1)
-        return attend_grouped(mix_fused, q, self.keys[:, :, :seen], self.values[:, :, :seen], bias)
+        keys, values = (_parts(memory, self.seen) for memory in (self.keys, self.values))
+        sharing = q.shape[3] // k.shape[3]
+        bias = None if self.bias is None else self.bias.repeat(sharing, 1)
+        return attend_grouped(self.mix, q, keys, values, bias)
 
     def write(self, k: Tensor, v: Tensor) -> None:
-        self.keys.index_copy_(2, self.tokens, cache_layout(k).to(self.keys.dtype))
-        self.values.index_copy_(2, self.tokens, cache_layout(v).to(self.values.dtype))
+        self.keys[:, :, self.here].copy_(cache_layout(k))
+        self.values[:, :, self.here].copy_(cache_layout(v))
+
+
+def _parts(memory: Tensor, slices: Sequence[slice]) -> Tensor:
+    parts = [memory[:, :, part] for part in slices]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 def _frame_layout(x: Tensor, frames: int) -> Tensor:

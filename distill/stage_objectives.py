@@ -76,6 +76,7 @@ def build_objective(
             model.cache,
             attend,
             networks.get("discriminator"),
+            compiled=stage.compile and device.type == "cuda",
         )
     if teacher is not None:
         raise ValueError(f"a {objective.kind} stage has no use for --teacher")

@@ -89,13 +89,7 @@ def _own(
 ) -> Tensor:
     student = student or tiny.transformer()
     geometry = student.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
-    player = Player(
-        student,
-        tiny.CACHE,
-        clips=len(batch.words),
-        frames=FRAMES,
-        block_frames=plan.block_frames,
-    )
+    player = Player(student, tiny.CACHE, clips=len(batch.words), frames=FRAMES)
     random = torch.Generator().manual_seed(seed)
     given = batch.latents[:, :known].float()
     return self_rollout(student, player, geometry, batch.words, given, plan, random)
@@ -290,6 +284,28 @@ def test_gradients_reach_only_the_role_that_is_trained(role: str) -> None:
     assert _touched(objective.trained[role])
     assert not _touched(objective.trained["critic" if role == "student" else "student"])
     assert not _touched(objective._teacher)
+
+
+def test_a_critic_learns_the_rollouts_its_student_was_judged_for_and_then_others() -> None:
+    objective, seen = _objective(), list[Tensor]()
+    rollout = objective._rollout
+
+    def counted(batch: LatentBatch, moment: Moment) -> Any:
+        seen.append((made := rollout(batch, moment)).latents)
+        return made
+
+    objective._rollout = counted  # type: ignore[method-assign]
+    moment = Moment(0, 0.0, torch.Generator().manual_seed(1))
+    for _ in range(2):  # two parts of one step
+        objective.loss("student", _batch(), moment)
+    for part in range(2):
+        objective.loss("critic", _batch(), moment)
+        assert objective._shown is not None
+        assert torch.equal(objective._shown[0], seen[part])
+        assert not objective._shown[0].requires_grad
+    assert len(seen) == 2
+    objective.loss("critic", _batch(), Moment(1, 0.0, moment.random))
+    assert len(seen) == 3
 
 
 @pytest.mark.parametrize("exit_step", [0, 1])
@@ -794,5 +810,12 @@ def test_captured_on_a_gpu_a_rollout_is_what_it_is_without_capture(
     captured = Player(student, tiny.CACHE, clips=2, frames=FRAMES)
     once, again = play(captured), play(captured)
     assert torch.equal(once, again)
-    monkeypatch.setattr(Player, "_run", lambda _self, _name, function, inputs: function(*inputs))
+    compiled = play(Player(student, tiny.CACHE, clips=2, frames=FRAMES, compiled=True))
+    torch.testing.assert_close(once, compiled, rtol=0.05, atol=0.05)  # bfloat16, rounded elsewhere
+
+    def plainly(_self: Player, _name: str, run: Any, start: int, inputs: Any) -> Tensor:
+        made: Tensor = run(start, *inputs)
+        return made
+
+    monkeypatch.setattr(Player, "_run", plainly)
     torch.testing.assert_close(once, play(Player(student, tiny.CACHE, clips=2, frames=FRAMES)))
