@@ -53,6 +53,9 @@ class DistributionMatchingConfig:
     guidance: float = 1.0  # of the real score, over its prediction without words; 1: none
     lowest_level: float = 0.02
     highest_level: float = 0.98
+    # Frames of every denoising step are a distribution of their own. A critic that is not told which
+    # step it sees is right about their mixture: one may be too empty if another is too full.
+    critic_knows_step: bool = False
     # of the student's own rollout, history: self
     known_frames: int = 1  # true frames it begins with; 0: it begins with the student's own
     invented_share: float = 0.0  # share of rollouts that begin with no true frame all the same
@@ -162,6 +165,7 @@ class Made:
     latents: Tensor  # [b f p c]
     geometry: Geometry  # where from they are seen
     words: Tensor  # of them
+    steps: Tensor  # [b f], the denoising step that each frame came out of
     near: Tensor | None = None  # [b n p c], generated right after true frames
     truth: Tensor | None = None  # [b n p c], what is true there
 
@@ -205,7 +209,7 @@ class DistributionMatching:
         self._levels_there = self._levels.to(device_of(self._plain))
         self._first_levels = flow.schedule(config.first_frame_steps, config.shift)
         self._player: Player | None = None  # made when the first batch shows how large it is
-        self._stream: Stream | None = None
+        self._streams: dict[int, Stream] = {}  # on their way, by the step that all their frames exit at
         self._judged: deque[Made] = deque()  # what the student was judged for; its critic learns it
         self._shown: tuple[Tensor, Tensor] | None = None  # latents and words the critic saw last
 
@@ -219,11 +223,18 @@ class DistributionMatching:
         return None if self.config.history == "self" else "always"
 
     def state(self) -> dict[str, Tensor]:
-        """The stream that is on its way, if any."""
-        return {} if self._stream is None else self._stream.tensors()
+        """The streams that are on their way."""
+        return {
+            f"{step}.{name}": tensor
+            for step, stream in self._streams.items()
+            for name, tensor in stream.tensors().items()
+        }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        self._stream = Stream.of_tensors(state) if state else None
+        self._streams = {}
+        for step in sorted({int(name.partition(".")[0]) for name in state}):
+            own = {name: state[f"{step}.{name}"] for name in Stream.names()}
+            self._streams[step] = Stream.of_tensors(own)
 
     def loss(self, role: str, batch: LatentBatch, moment: Moment) -> tuple[Tensor, Metrics]:
         if role == "discriminator":
@@ -245,10 +256,10 @@ class DistributionMatching:
 
         if role == "critic":
             self._shown = latents.detach(), made.words
-            predicted = score(self.trained["critic"], made.words)
+            predicted = score(self.trained["critic"], self._told_critic(made))
             return losses.flow_matching(predicted, latents.detach(), noise), {}
         with torch.no_grad():
-            fake = score(self.trained["critic"], made.words)
+            fake = score(self.trained["critic"], self._told_critic(made))
             guidance = self.config.guidance
             real = guided_by_words(lambda words: score(self._teacher, words), made.words, guidance)
         real_x0 = flow.x0_from_velocity(noisy, real, sigma)
@@ -260,6 +271,15 @@ class DistributionMatching:
             push = self._push(latents, made.words, moment)
             loss = loss + self.config.adversarial_weight * losses.pushed(latents, push)
         return loss, {}
+
+    def _told_critic(self, made: Made) -> Tensor:
+        """The words it hears: [b v], or of one that knows steps [b f v+s], 1 at each frame's step."""
+        if not self.config.critic_knows_step:
+            return made.words
+        (b, f), vocabulary = made.steps.shape, self._plain.config.vocabulary
+        words = made.words if made.words.ndim == 3 else made.words[:, None].expand(b, f, -1)
+        step = functional.one_hot(made.steps, self.config.student_steps).to(words.dtype)
+        return torch.cat([words[..., : len(vocabulary)], step], dim=-1)
 
     def _discrimination(self, batch: LatentBatch, moment: Moment) -> tuple[Tensor, Metrics]:
         """Of true clips, and of what the critic of the same step was shown."""
@@ -297,7 +317,7 @@ class DistributionMatching:
             velocity = teacher_forced(student, x0, noisy, sigma, words, geometry, self._kernels)
         else:
             velocity = student(noisy, sigma, words, geometry, self._kernels)
-        return Made(flow.x0_from_velocity(noisy, velocity, sigma), geometry, words)
+        return Made(flow.x0_from_velocity(noisy, velocity, sigma), geometry, words, step)
 
     def _geometry(self, batch: LatentBatch) -> Geometry:
         return self._plain.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
@@ -309,7 +329,7 @@ class DistributionMatching:
         random = np.random.default_rng(moment.step)
         exit_step = int(random.integers(config.student_steps))
         first_exit_step = int(random.integers(config.first_frame_steps))
-        task = self._task(batch, random, moment)
+        task = self._task(batch, random, moment, exit_step)
         there, played_from = task.there, task.there - task.remembered
         plan = Plan(
             levels=self._levels.tolist(),
@@ -326,30 +346,37 @@ class DistributionMatching:
         new = self_rollout(self.trained["student"], self._player_for(batch), *inputs)
         latents = torch.cat([before, new[:, task.remembered :]], dim=1)
         if config.stream_share:
-            self._stream = Stream(task.walked, latents[:, -self._kept :].detach(), task.walked_to)
+            newest = latents[:, -self._kept :].detach()
+            self._streams[exit_step] = Stream(task.walked, newest, task.walked_to)
         judged = latents[:, send(torch.tensor(list(task.judged)), latents.device)]
-        made = Made(judged, *self._views(task.clips, task.judged))
+        steps = torch.full(judged.shape[:2], exit_step, device=judged.device)
+        made = Made(judged, *self._views(task.clips, task.judged), steps)
         begins_true = task.walked is batch and there > 0 and task.judged[0] == 0
         if not begins_true or not config.truth_weight:
             return made
         near = slice(there, there + config.truth_frames)
         return replace(made, near=latents[:, near], truth=batch.latents[:, near].float())
 
-    def _task(self, batch: LatentBatch, random: np.random.Generator, moment: Moment) -> Task:
-        """A rollout that begins with the batch, or one that goes on where the last one ended."""
+    def _task(
+        self, batch: LatentBatch, random: np.random.Generator, moment: Moment, exit_step: int
+    ) -> Task:
+        """A rollout that begins with the batch, or one that goes on where the last one ended.
+
+        The last one that exited at the same step: in play all frames take as many steps.
+        """
         config, frames = self.config, batch.time.shape[1]
         known_frames = 0 if random.random() < config.invented_share else config.known_frames
         scored = config.scored_frames or frames
         start = int(random.integers(frames - scored + 1)) if not config.stream_share else 0
         goes_on = random.random() < config.stream_share
-        if self._stream is None or not goes_on:
+        if exit_step not in self._streams or not goes_on:
             clips = replace(
                 first_frames(batch, start + scored), latents=batch.latents[:, :known_frames]
             )
             stop = start + scored
             return Task(clips, known_frames, range(start, stop), batch, stop)
         # a quarter of what is judged is remembered: it shows whether the new frames go on from it
-        stream, new = self._stream, scored - scored // 4
+        stream, new = self._streams[exit_step], scored - scored // 4
         if stream.turns_within(new) and random.random() < config.stream_onward:
             stream = stream.onward(self._way_on(batch, moment))
         clips, there = stream.ahead(new), stream.made.shape[1]

@@ -16,6 +16,7 @@ from distill import lineage
 from distill.adversarial import PatchCritic
 from distill.discriminator import Discriminator
 from distill.features import Perception
+from distill.lineage import ObjectiveConfig
 from distill.matching import DistributionMatchingConfig
 from distill.networks import Transformer, WanStudent, make_transformer
 from distill.objectives import ReconstructionConfig
@@ -181,7 +182,17 @@ def build_critic(
     if isinstance(stage.objective, ReconstructionConfig):
         return PatchCritic(stage.objective.critic_widths)
     begin = None if untrained else needed_teacher(stage, teacher)
-    return build_network(stage, model, begin, device)
+    return build_network(stage, _knowing_steps(stage.objective, model), begin, device)
+
+
+def _knowing_steps(objective: ObjectiveConfig, model: AnyModel) -> AnyModel:
+    """The steps of the student are words of its critic, which nobody else knows."""
+    if not isinstance(objective, DistributionMatchingConfig) or not objective.critic_knows_step:
+        return model
+    assert isinstance(model, ModelConfig), "checked when the stage was read"
+    steps = (f"step {index + 1}" for index in range(objective.student_steps))
+    vocabulary = (*model.transformer.vocabulary, *steps)
+    return replace(model, transformer=replace(model.transformer, vocabulary=vocabulary))
 
 
 def needed_teacher(stage: StageConfig, teacher: Path | None) -> Path:

@@ -172,6 +172,8 @@ def _check_wan(stage: StageConfig) -> None:
         raise ValueError(
             "adversarial_weight must be 0: a discriminator knows words, not embeddings"
         )
+    if isinstance(stage.objective, DistributionMatchingConfig) and stage.objective.critic_knows_step:
+        raise ValueError("critic_knows_step must be false: steps are words, not embeddings")
     if stage.time_reversal:
         raise ValueError("time_reversal must be 0: a latent holds four frames, the first one")
     if stage.spread_share:

@@ -126,6 +126,11 @@ class Stream:
         return clips | {"made": self.made, "position": torch.tensor([self.position])}
 
     @staticmethod
+    def names() -> list[str]:
+        """Of its tensors."""
+        return [*(field.name for field in fields(LatentBatch)), "made", "position"]
+
+    @staticmethod
     def of_tensors(tensors: dict[str, Tensor]) -> Stream:
         clips = LatentBatch(**{field.name: tensors[field.name] for field in fields(LatentBatch)})
         return Stream(clips, tensors["made"], int(tensors["position"]))

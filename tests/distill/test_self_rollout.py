@@ -20,12 +20,13 @@ from distill import losses
 from distill.batches import LatentBatch, relative_to_middle, to_device
 from distill.discriminator import Discriminator
 from distill.gradients import Gradients
-from distill.matching import DistributionMatching, DistributionMatchingConfig
+from distill.matching import DistributionMatching, DistributionMatchingConfig, Made
 from distill.objectives import Moment
 from distill.processes import Processes
 from distill.rollout import Views, rollout
 from distill.self_rollout import Plan, Player, self_rollout
-from distill.stages import load_stage
+from distill.stage_networks import build_networks
+from distill.stages import ModelConfig, load_stage
 from distill.streams import (
     EASING_FRAMES,
     Stream,
@@ -55,6 +56,7 @@ CONFIG = DistributionMatchingConfig(
     known_frames=1,
     critic_updates=5,
 )
+ONE_STEP = replace(CONFIG, student_steps=1)  # so that there is one stream
 
 
 def _batch(seed: int = 0) -> LatentBatch:
@@ -352,7 +354,7 @@ def test_only_the_last_frames_of_a_long_rollout_are_scored_and_trained() -> None
 
 
 def test_a_stream_goes_on_from_its_last_frames_along_the_cameras_of_its_clips() -> None:
-    config = replace(CONFIG, scored_frames=4, stream_share=0.999, truth_weight=0.5)
+    config = replace(ONE_STEP, scored_frames=4, stream_share=0.999, truth_weight=0.5)
     networks = [tiny.transformer() for _ in range(3)]
     objective = DistributionMatching(config, *networks, tiny.CACHE)
     first, window = _batch(), tiny.CACHE.window_frames
@@ -361,8 +363,7 @@ def test_a_stream_goes_on_from_its_last_frames_along_the_cameras_of_its_clips() 
     assert made.latents.shape[1] == 4
     place = 4
     for moment in moments[1:]:
-        before = objective._stream
-        assert before is not None
+        before = objective._streams[0]
         assert before.made.shape[1] == min(window, 4)
         again = objective._rollout(replace(first, latents=first.latents + 9.0), moment)
         assert torch.equal(again.latents[:, 0], before.made[:, -1])  # one of four is remembered
@@ -375,30 +376,76 @@ def test_a_stream_goes_on_from_its_last_frames_along_the_cameras_of_its_clips() 
         again.latents.sum().backward()
         place += 3
         made = again
-    assert objective._stream is not None
-    assert torch.equal(objective._stream.made[:, -1], made.latents[:, -1].detach())
+    assert torch.equal(objective._streams[0].made[:, -1], made.latents[:, -1].detach())
+
+
+def test_all_frames_of_a_stream_came_out_of_the_same_step_as_they_do_in_play() -> None:
+    config = replace(CONFIG, scored_frames=4, stream_share=0.999)
+    networks = [tiny.transformer() for _ in range(3)]
+    objective = DistributionMatching(config, *networks, tiny.CACHE)
+    ends: dict[int, Tensor] = {}
+    for number in range(12):
+        moment = Moment(number, 0.0, torch.Generator().manual_seed(number))
+        made = objective._rollout(_batch(), moment)
+        (step,) = made.steps.unique().tolist()
+        if step in ends:
+            assert torch.equal(made.latents[:, 0].detach(), ends[step])
+        ends[step] = made.latents[:, -1].detach()
+    assert set(ends) == {0, 1}
+    resumed = DistributionMatching(config, *networks, tiny.CACHE)
+    resumed.load_state(objective.state())
+    for step, stream in objective._streams.items():
+        assert torch.equal(resumed._streams[step].made, stream.made)
+        assert resumed._streams[step].position == stream.position
+
+
+def test_a_critic_that_knows_steps_hears_which_step_every_frame_came_out_of() -> None:
+    stage, model = load_stage(
+        Path("configs/stage/nano/3.yaml"), ["objective.critic_knows_step=true"]
+    )
+    assert isinstance(stage.objective, DistributionMatchingConfig)
+    assert isinstance(model, ModelConfig)
+    networks = build_networks(stage, model, None, None, untrained=True)
+    student, critic = networks["student"], networks["critic"]
+    assert isinstance(student, WorldTransformer) and isinstance(critic, WorldTransformer)
+    steps = stage.objective.student_steps
+    assert student.config == model.transformer
+    assert len(critic.config.vocabulary) == len(student.config.vocabulary) + steps
+    objective = DistributionMatching(stage.objective, student, critic, student, model.cache)
+    words = torch.rand(2, max(len(student.config.vocabulary), 1))
+    step = torch.tensor([[0, 1, 1], [1, 0, 0]])
+    seen = [x[:, :3] for x in (_batch().camera_from_anchor, _batch().intrinsics, _batch().time)]
+    made = Made(torch.zeros(2, 3, 1, 1), student.geometry(*seen), words, step)
+    told = objective._told_critic(made)
+    named = len(student.config.vocabulary)
+    assert told.shape == (2, 3, named + steps)
+    assert torch.equal(told[0, 1, :named], words[0, :named])
+    assert torch.equal(told[..., named:].argmax(-1), step)
+    assert torch.equal(told[..., named:].sum(-1), torch.ones(2, 3))
 
 
 def test_a_stream_is_judged_beside_frames_it_may_have_forgotten_and_remembers_what_play_would() -> None:
-    config = replace(CONFIG, scored_frames=4, stream_share=0.999, spread_share=1.0, spread_frames=9)
+    config = replace(
+        ONE_STEP, scored_frames=4, stream_share=0.999, spread_share=1.0, spread_frames=9
+    )
     objective = DistributionMatching(config, *(tiny.transformer() for _ in range(3)), tiny.CACHE)
     moments = [Moment(step, 0.0, torch.Generator().manual_seed(step)) for step in range(12)]
     batch, position, apart = _batch(), 4, set()
     objective._rollout(batch, moments[0])
     for moment in moments[1:]:
-        before = objective._stream
-        assert before is not None and before.position == position
+        before = objective._streams[0]
+        assert before.position == position
         there = before.made.shape[1]
         assert there == min(position, 6)  # what is judged reaches back as far
-        task = objective._task(batch, np.random.default_rng(moment.step), moment)
+        task = objective._task(batch, np.random.default_rng(moment.step), moment, 0)
         assert task.remembered == tiny.CACHE.window_frames
         assert list(task.judged[1:]) == [there, there + 1, there + 2]
         apart.add(there + 2 - task.judged[0])
         made = objective._rollout(batch, moment)
         old = [frame for frame in range(there) if made.latents[:, 0].equal(before.made[:, frame])]
         assert len(old) == 1
-        after = objective._stream
-        assert after is not None and torch.equal(after.made[:, -3:], made.latents[:, 1:].detach())
+        after = objective._streams[0]
+        assert torch.equal(after.made[:, -3:], made.latents[:, 1:].detach())
         position += 3
     assert len(apart) > 2 and apart <= {*range(3, 9)}
 
@@ -513,14 +560,13 @@ def test_streams_go_on_along_walks_as_they_are_played() -> None:
 def test_walks_begin_at_the_end_of_clips_and_last_for_as_long_as_they_are() -> None:
     walks = WalksConfig(frames=40)
     config = replace(
-        CONFIG, scored_frames=4, stream_share=0.999, stream_onward=1.0, stream_walks=walks
+        ONE_STEP, scored_frames=4, stream_share=0.999, stream_onward=1.0, stream_walks=walks
     )
     objective = DistributionMatching(config, *(tiny.transformer() for _ in range(3)), tiny.CACHE)
     clips = _batch()
     for step in range(9):
         objective._rollout(clips, Moment(step, 0.0, torch.Generator().manual_seed(step)))
-    stream = objective._stream
-    assert stream is not None
+    stream = objective._streams[0]
     known = stream.made.shape[1]
     assert stream.clips.time.shape == (2, known + walks.frames - 1)
     assert not torch.allclose(

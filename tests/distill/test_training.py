@@ -100,7 +100,7 @@ DISCRIMINATED = ("objective.adversarial_weight=0.2", "objective.discriminator_le
         *((stage, ()) for stage in STAGES),
         ("nano/1", ("accumulate=2",)),
         ("nano/3", (STREAMS,)),
-        ("nano/3", (*ONWARD, *DISCRIMINATED)),
+        ("nano/3", (*ONWARD, *DISCRIMINATED, "objective.critic_knows_step=true")),
         ("nano/3", (*ONWARD, "objective.stream_walks.frames=32")),
     ],
 )

@@ -246,6 +246,7 @@ def test_no_discriminator_judges_wan() -> None:
     [
         ("wan-1", "time_reversal=0.5", "time_reversal must be 0"),
         ("wan-0", "spread_share=0.5", "spread_share must be 0"),
+        ("wan-3", "objective.critic_knows_step=true", "critic_knows_step must be false"),
         ("wan-3", "objective.adversarial_weight=0.1", "a discriminator sees one batch a step"),
         ("wan-1", "sample_every=5", "shard is for transformers, and without samples"),
         ("wan-1", "optimizer.muon_learning_rate=1.0e-3", "Muon needs whole matrices"),
