@@ -22,15 +22,7 @@ from distill.histories import Beside
 from distill.networks import Transformer, device_of, make_transformer
 from distill.sharding import whole
 from worldmodel import flow
-from worldmodel.attention import (
-    Attend,
-    Mix,
-    attend_grouped,
-    cache_layout,
-    mask_of_frames,
-    mix_fused,
-    mix_on_gpu,
-)
+from worldmodel.attention import Attend, attend_grouped, cache_layout, mask_of_frames, mix_fused
 from worldmodel.compiled import compile_regions
 from worldmodel.cuda_graph import CudaGraph
 from worldmodel.kv_cache import CacheConfig
@@ -115,7 +107,6 @@ class Player:
         device, model = device_of(student), student.config
         self._student, self._cache, self._frames = student, cache, frames
         self._device, self._tokens = device, model.tokens_per_frame
-        self._mix = mix_on_gpu if device.type == "cuda" else mix_fused
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         with device:
             self._network: Transformer = prepare(make_transformer(model), device, dtype)
@@ -280,7 +271,7 @@ class Player:
         tokens, here = self._tokens, slice(start * self._tokens, stop * self._tokens)
         runs = [slice(first * tokens, end * tokens) for first, end in _runs(seen)]
         return [
-            _Memory(keys, values, here, runs, self._mix, bias)
+            _Memory(keys, values, here, runs, bias)
             for keys, values in zip(self._keys, self._values, strict=True)
         ]
 
@@ -320,7 +311,6 @@ class _Memory:
     values: Tensor
     here: slice  # where the new frames belong
     seen: Sequence[slice]
-    mix: Mix
     bias: Tensor | None  # [n*p s], where new frames do not see the same of all s that is seen
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -328,7 +318,7 @@ class _Memory:
         keys, values = (_parts(memory, self.seen) for memory in (self.keys, self.values))
         sharing = q.shape[3] // k.shape[3]
         bias = None if self.bias is None else self.bias.repeat(sharing, 1)
-        return attend_grouped(self.mix, q, keys, values, bias)
+        return attend_grouped(mix_fused, q, keys, values, bias)
 
     def write(self, k: Tensor, v: Tensor) -> None:
         self.keys[:, :, self.here].copy_(cache_layout(k))
