@@ -9,9 +9,18 @@ from torch.nn import functional
 from worldmodel import flow
 
 
-def flow_matching(predicted_velocity: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
-    """Mean squared error to eps - x0 (arXiv 2210.02747), all [b f p c]."""
-    return functional.mse_loss(predicted_velocity.float(), flow.velocity(x0, noise))
+def flow_matching(
+    predicted_velocity: Tensor, x0: Tensor, noise: Tensor, counts: Tensor | None = None
+) -> Tensor:
+    """Mean squared error to eps - x0 (arXiv 2210.02747), all [b f p c].
+
+    `counts` [b f]: how much each frame does; None: all the same.
+    """
+    predicted, true = predicted_velocity.float(), flow.velocity(x0, noise)
+    if counts is None:
+        return functional.mse_loss(predicted, true)
+    errors = (predicted - true).square().mean((2, 3))
+    return (errors * counts).sum() / counts.sum()
 
 
 def distribution_matching(made: Tensor, real_x0: Tensor, fake_x0: Tensor) -> Tensor:

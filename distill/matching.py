@@ -26,6 +26,7 @@ from distill.objectives import (
     Metrics,
     Moment,
     guided_by_words,
+    low_levels,
     noise_like,
     random_uniform,
     teacher_forced,
@@ -70,6 +71,11 @@ class DistributionMatchingConfig:
     # `spread_frames` up to the last new one: scores then see how things come nearer for seconds
     spread_share: float = 0.0
     spread_frames: int = 64
+    # share of rollouts whose remembered frames are given to both scores, with noise up to `given_noise`,
+    # instead of being judged with the new ones: scores then know where these go on from. The teacher
+    # must have learned it (stage 0 has objective.given_share)
+    given_share: float = 0.0
+    given_noise: float = 0.2
     truth_weight: float = 0.0  # of the distance to the true frames, where they are near
     truth_frames: int = 8  # how many generated frames after true ones are near
     # of a discriminator that knows true frames: how hard it pushes, of how hard L1 pulls; 0: none
@@ -121,6 +127,11 @@ class DistributionMatchingConfig:
                 "spread_share lies in [0, 1] and needs stream_share; got"
                 f" {self.spread_share} and {self.stream_share}"
             )
+        if not 0.0 <= self.given_share <= 1.0 or not 0.0 <= self.given_noise < 1.0:
+            raise ValueError(
+                "given_share lies in [0, 1] and given_noise in [0, 1), got"
+                f" {self.given_share} and {self.given_noise}"
+            )
         if self.spread_share and self.spread_frames <= (self.scored_frames or self.spread_frames):
             raise ValueError(
                 f"spread_frames {self.spread_frames} must be more than scored_frames"
@@ -166,6 +177,7 @@ class Made:
     geometry: Geometry  # where from they are seen
     words: Tensor  # of them
     steps: Tensor  # [b f], the denoising step that each frame came out of
+    given: int = 0  # so many of the first ones were there already, and scores are given them
     near: Tensor | None = None  # [b n p c], generated right after true frames
     truth: Tensor | None = None  # [b n p c], what is true there
 
@@ -185,7 +197,7 @@ class DistributionMatching:
         self,
         config: DistributionMatchingConfig,
         student: Transformer,
-        critic: nn.Module,
+        critic: Transformer,
         teacher: Transformer,
         cache: CacheConfig,
         attend: Attend | None = None,
@@ -198,13 +210,13 @@ class DistributionMatching:
         `compiled`: whether rollouts are.
         """
         self.config, self.cache, self._compiled = config, cache, compiled
+        self._critic = critic
         self.trained: dict[str, nn.Module] = {"student": student, "critic": critic}
         if discriminator is not None:
             self.trained["discriminator"] = discriminator
         self._plain: Transformer = student
         self._teacher = teacher.requires_grad_(False)
-        self._kernels = [attend or attend_all] * self._plain.config.layers
-        self._all = [attend_all] * self._plain.config.layers
+        self._attend = attend or attend_all
         self._levels = flow.schedule(config.student_steps, config.shift)
         self._levels_there = self._levels.to(device_of(self._plain))
         self._first_levels = flow.schedule(config.first_frame_steps, config.shift)
@@ -247,24 +259,28 @@ class DistributionMatching:
         if role == "student":
             self._judged.append(replace(made, latents=made.latents.detach()))
         latents = made.latents
-        sigma = self._noise_levels(latents, moment)
+        sigma, given = self._noise_levels(latents, moment), made.given
+        if given:
+            low = low_levels(self.config.given_noise, latents, moment)
+            sigma = torch.cat([low[:, :given], sigma[:, given:]], dim=1)
         noise = noise_like(latents, moment)
         noisy = flow.interpolate(latents.detach(), noise, sigma)
 
-        def score(network: nn.Module, words: Tensor) -> Tensor:
+        def score(network: Transformer, words: Tensor) -> Tensor:
             return self._score(network, batch.latents.float(), noisy, sigma, words, made.geometry)
 
         if role == "critic":
             self._shown = latents.detach(), made.words
-            predicted = score(self.trained["critic"], self._told_critic(made))
-            return losses.flow_matching(predicted, latents.detach(), noise), {}
+            predicted = score(self._critic, self._told_critic(made))
+            new = [x[:, given:] for x in (predicted, latents.detach(), noise)]
+            return losses.flow_matching(*new), {}
         with torch.no_grad():
-            fake = score(self.trained["critic"], self._told_critic(made))
+            fake = score(self._critic, self._told_critic(made))
             guidance = self.config.guidance
             real = guided_by_words(lambda words: score(self._teacher, words), made.words, guidance)
         real_x0 = flow.x0_from_velocity(noisy, real, sigma)
         fake_x0 = flow.x0_from_velocity(noisy, fake, sigma)
-        loss = losses.distribution_matching(latents, real_x0, fake_x0)
+        loss = losses.distribution_matching(*(x[:, given:] for x in (latents, real_x0, fake_x0)))
         if made.near is not None and made.truth is not None:
             loss = loss + self.config.truth_weight * functional.mse_loss(made.near, made.truth)
         if "discriminator" in self.trained and moment.step >= self.config.discriminator_lead_steps:
@@ -313,10 +329,11 @@ class DistributionMatching:
         sigma = self._levels_there[step]
         noisy = flow.interpolate(x0, noise_like(x0, moment), sigma)
         student = self.trained["student"]
+        kernels = [self._attend] * self._plain.config.layers
         if self.config.history == "clean":
-            velocity = teacher_forced(student, x0, noisy, sigma, words, geometry, self._kernels)
+            velocity = teacher_forced(student, x0, noisy, sigma, words, geometry, kernels)
         else:
-            velocity = student(noisy, sigma, words, geometry, self._kernels)
+            velocity = student(noisy, sigma, words, geometry, kernels)
         return Made(flow.x0_from_velocity(noisy, velocity, sigma), geometry, words, step)
 
     def _geometry(self, batch: LatentBatch) -> Geometry:
@@ -350,7 +367,9 @@ class DistributionMatching:
             self._streams[exit_step] = Stream(task.walked, newest, task.walked_to)
         judged = latents[:, send(torch.tensor(list(task.judged)), latents.device)]
         steps = torch.full(judged.shape[:2], exit_step, device=judged.device)
-        made = Made(judged, *self._views(task.clips, task.judged), steps)
+        gives = config.given_share > 0 and random.random() < config.given_share
+        given = sum(frame < there for frame in task.judged) if gives else 0
+        made = Made(judged, *self._views(task.clips, task.judged), steps, given)
         begins_true = task.walked is batch and there > 0 and task.judged[0] == 0
         if not begins_true or not config.truth_weight:
             return made
@@ -425,16 +444,18 @@ class DistributionMatching:
 
     def _score(
         self,
-        network: nn.Module,
+        network: Transformer,
         context: Tensor,
         noisy: Tensor,
         sigma: Tensor,
         words: Tensor,
         geometry: Geometry,
     ) -> Tensor:
+        layers = network.config.layers  # it may have more than the student
         if self.config.causal_scores:
-            return teacher_forced(network, context, noisy, sigma, words, geometry, self._kernels)
-        velocity: Tensor = network(noisy, sigma, words, geometry, self._all)
+            kernels = [self._attend] * layers
+            return teacher_forced(network, context, noisy, sigma, words, geometry, kernels)
+        velocity: Tensor = network(noisy, sigma, words, geometry, [attend_all] * layers)
         return velocity
 
     def _noise_levels(self, made: Tensor, moment: Moment) -> Tensor:

@@ -104,8 +104,19 @@ class FlowMatchingConfig:
     context_noise: float = 0.0  # largest noise level mixed into the clean history
     own_context_share: float = 0.0  # share of clips whose history is the model's own reconstruction
     own_context_from: float = 1.0  # training progress at which that begins
+    # share of clips, history: full, whose first frames are given: up to a quarter of them, with little
+    # noise and not learned; so the others are learned as what belongs to those
+    given_share: float = 0.0
+    given_noise: float = 0.2  # its largest level
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.given_share <= 1.0 or not 0.0 <= self.given_noise < 1.0:
+            raise ValueError(
+                "given_share lies in [0, 1] and given_noise in [0, 1), got"
+                f" {self.given_share} and {self.given_noise}"
+            )
+        if self.history != "full" and self.given_share:
+            raise ValueError(f"history: {self.history} gives all frames before; drop given_share")
         if self.history == "full" and (self.context_noise or self.own_context_share):
             raise ValueError(
                 "history: full has no separate context; drop context_noise and own_context_share"
@@ -206,10 +217,21 @@ class FlowMatching:
         geometry = self._plain.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
         context = self._context(x0, batch.words, geometry, moment)
         sigma = self._noise_levels(x0, moment)
+        given = self._given(x0, moment) if self.config.given_share else None
+        if given is not None:
+            sigma = torch.where(given, low_levels(self.config.given_noise, x0, moment), sigma)
         noise = noise_like(x0, moment)
         noisy = flow.interpolate(x0, noise, sigma)
         predicted = self._predict(context, noisy, sigma, batch.words, geometry)
-        return losses.flow_matching(predicted, x0, noise), {}
+        counts = None if given is None else (~given).float()
+        return losses.flow_matching(predicted, x0, noise, counts), {}
+
+    def _given(self, x0: Tensor, moment: Moment) -> Tensor:
+        """Which frames are, bool [b f]: of some clips the first one, or up to a quarter of all."""
+        b, f = x0.shape[:2]
+        chosen = random_uniform((b, 1), x0, moment) < self.config.given_share
+        count = 1 + (random_uniform((b, 1), x0, moment) * max(f // 4, 1)).floor()
+        return chosen & (torch.arange(f, device=x0.device) < count)
 
     def _predict(
         self,
@@ -362,6 +384,12 @@ def teacher_forced(
         words = torch.cat([words, words], dim=1)
     both: Tensor = network(latents, sigmas, words, geometry.twice(), kernels)
     return both[:, context.shape[1] :]
+
+
+def low_levels(highest: float, like: Tensor, moment: Moment) -> Tensor:
+    """A noise level up to `highest` for each clip of `like` [b f p c], of all its frames: [b f]."""
+    b, f = like.shape[:2]
+    return highest * random_uniform((b, 1), like, moment).expand(b, f)
 
 
 def random_uniform(shape: Sequence[int], like: Tensor, moment: Moment) -> Tensor:

@@ -24,7 +24,7 @@ from distill.processes import Processes
 from distill.sharding import shard
 from distill.stages import AnyModel, ModelConfig, StageConfig, has_critic, has_discriminator
 from worldmodel.autoencoder import Autoencoder, AutoencoderConfig
-from worldmodel.checkpoint import assign, load_tensors, load_upscaler
+from worldmodel.checkpoint import assign, load_tensors, load_upscaler, read_config
 from worldmodel.models import WanModelConfig
 from worldmodel.runtime import fastest_dtype, prepare
 from worldmodel.transformer import TransformerConfig, WorldTransformer
@@ -182,7 +182,29 @@ def build_critic(
     if isinstance(stage.objective, ReconstructionConfig):
         return PatchCritic(stage.objective.critic_widths)
     begin = None if untrained else needed_teacher(stage, teacher)
-    return build_network(stage, _knowing_steps(stage.objective, model), begin, device)
+    theirs = _knowing_steps(stage.objective, teacher_model(stage, model, begin))
+    return build_network(stage, theirs, begin, device)
+
+
+def teacher_model(stage: StageConfig, model: AnyModel, folder: Path | None) -> AnyModel:
+    """`model` with the transformer that `folder` holds, if it is to judge: it may be larger.
+
+    Raises:
+        ValueError: if its latents or positions are not those of the student.
+    """
+    if folder is None or isinstance(model, WanModelConfig):
+        return model
+    if not isinstance(stage.objective, DistributionMatchingConfig):
+        return model
+    ours, theirs = model.transformer, read_config(folder, "transformer", TransformerConfig)
+    size = {name: getattr(theirs, name) for name in ("width", "layers", "heads", "kv_heads")}
+    larger = replace(ours, **size, mlp_ratio=theirs.mlp_ratio)
+    if replace(theirs, vocabulary=ours.vocabulary) != larger or theirs.head_width != ours.head_width:
+        raise ValueError(
+            f"{folder}: a teacher may be larger than its student, but sees the same latents, with"
+            f" heads of the same width and the same positions; it has {theirs}"
+        )
+    return replace(model, transformer=larger)
 
 
 def _knowing_steps(objective: ObjectiveConfig, model: AnyModel) -> AnyModel:

@@ -33,7 +33,12 @@ from distill.objectives import (
 )
 from distill.processes import Processes
 from distill.regression import EndpointRegression, EndpointRegressionConfig
-from distill.stage_networks import compile_network, frozen_network, needed_teacher
+from distill.stage_networks import (
+    compile_network,
+    frozen_network,
+    needed_teacher,
+    teacher_model,
+)
 from distill.stages import AnyModel, StageConfig
 from worldmodel.attention import Attend, TeacherForcing, attend_all
 from worldmodel.models import WanModelConfig, prompt_folder
@@ -60,14 +65,16 @@ def build_objective(
 
     def frozen() -> Transformer:
         folder = None if untrained else needed_teacher(stage, teacher)
-        return frozen_network(stage, model, folder, processes, light=True)
+        theirs = teacher_model(stage, model, folder)
+        return frozen_network(stage, theirs, folder, processes, light=True)
 
     if isinstance(objective, ConsistencyConfig):
         average = frozen_network(stage, model, None, processes, light=False)
         attend = _kernel(stage, model, device)
         return Consistency(objective, student, frozen(), average, attend)
     if isinstance(objective, DistributionMatchingConfig):
-        critic, attend = networks["critic"], _kernel(stage, model, device)
+        critic: Any = networks["critic"]
+        attend = _kernel(stage, model, device)
         return DistributionMatching(
             objective,
             student,

@@ -1,4 +1,4 @@
-"""Commands that measure: evaluate, margins, table, judge, compare, motion, sample, walks, profile."""
+"""Commands that measure: evaluate, margins, teacher, table, judge, compare, motion, walks and others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill.commands import Command, filled, numbers, refuse_to_overwrite
+from distill.commands import Command, decimals, filled, numbers, refuse_to_overwrite
 
 if TYPE_CHECKING:
     from distill.clips import ClipSet
@@ -87,6 +87,19 @@ def _add_table(command: Command) -> None:
     margins.add_argument("--overwrite", action="store_true")
     margins.add_argument("--out", type=Path, required=True, help="a JSON file; a PNG beside it")
     margins.add_argument("--device")
+
+    teacher = command("teacher", _teacher, "what a teacher of stage 3 makes by itself")
+    teacher.add_argument("transformer", type=Path, help="its run folder, of stage 0")
+    teacher.add_argument("--model", type=Path, required=True, help="whose frames: a model folder")
+    teacher.add_argument("--data", type=Path, required=True, help="held-out clips")
+    teacher.add_argument("--clips", type=int, help="default 24")
+    teacher.add_argument("--levels", help="of noise that it begins with; default 1.0,0.75,0.5")
+    teacher.add_argument("--given", help="first frames it is given, as in 0,4; default 0")
+    teacher.add_argument("--guidance", type=float, help="over no words; default 1.0: none")
+    teacher.add_argument("--denoising-steps", type=int, help="default 24")
+    teacher.add_argument("--overwrite", action="store_true")
+    teacher.add_argument("--out", type=Path, required=True, help="a JSON file; a PNG beside it")
+    teacher.add_argument("--device")
 
     upscaling = command("upscaling", _upscaling, "how close large frames are to the truth")
     upscaling.add_argument("--autoencoder", type=Path, required=True, help="run or model folder")
@@ -215,10 +228,7 @@ def _margins(arguments: argparse.Namespace) -> None:
     from worldmodel.checkpoint import PlayableConfig
 
     refuse_to_overwrite(arguments)
-    if arguments.out.suffix != ".json":
-        raise ValueError(
-            f"--out {arguments.out}: must end in .json; a picture is written beside it"
-        )
+    _demand_json(arguments.out)
     playable = strict.load(arguments.config, PlayableConfig, arguments.overrides)
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     if arguments.steps is not None:
@@ -231,6 +241,34 @@ def _margins(arguments: argparse.Namespace) -> None:
     print(json.dumps({"worlds": measured["worlds"], "seconds": measured["seconds"]}))
 
 
+def _teacher(arguments: argparse.Namespace) -> None:
+    from distill.clips import ClipSet
+    from distill.run import join_for_evaluation
+    from distill.teacher_samples import Extent, write_samples
+    from worldmodel.checkpoint import read_playable
+
+    refuse_to_overwrite(arguments)
+    _demand_json(arguments.out)
+    asked = {name: value for name, value in vars(arguments).items() if value is not None}
+    if arguments.given is not None:
+        asked["given"] = tuple(numbers(arguments.given, "--given"))
+    if arguments.levels is not None:
+        count = arguments.levels.count(",") + 1
+        asked["levels"] = tuple(decimals(arguments.levels, "--levels", count))
+    parts = arguments.model, arguments.transformer
+    teacher = join_for_evaluation(read_playable(arguments.model), *parts, arguments.device)
+    measured = write_samples(
+        teacher, ClipSet(arguments.data), filled(Extent(), asked), arguments.out
+    )
+    for row in (measured["autoencoder"], *measured["rows"]):
+        print(json.dumps(row))
+
+
+def _demand_json(out: Path) -> None:
+    if out.suffix != ".json":
+        raise ValueError(f"--out {out}: must end in .json; a picture is written beside it")
+
+
 def _upscaling(arguments: argparse.Namespace) -> None:
     from distill.clips import ClipSet
     from distill.run import load_autoencoder, needed_upscaler
@@ -239,10 +277,7 @@ def _upscaling(arguments: argparse.Namespace) -> None:
     from worldmodel.upscaler import UpscaledAutoencoder
 
     refuse_to_overwrite(arguments)
-    if arguments.out.suffix != ".json":
-        raise ValueError(
-            f"--out {arguments.out}: must end in .json; a picture is written beside it"
-        )
+    _demand_json(arguments.out)
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     parts = load_autoencoder(arguments.autoencoder), needed_upscaler(arguments.upscaler)
     clips, extent = ClipSet(arguments.data), filled(Extent(), given)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from distill import losses
+from distill.batches import LatentBatch
 from distill.metrics import gradient_energy, psnr_db
+from distill.objectives import FlowMatching, FlowMatchingConfig, Moment
 from distill.optimizers import Muon, OptimizerConfig, orthogonalise
+from tests.worldmodel import tiny
 from worldmodel import flow
+from worldmodel.attention import attend_all
 
 
 def test_flow_matching_is_zero_for_the_true_velocity() -> None:
@@ -105,3 +112,62 @@ def test_muon_takes_a_convolution_kernel_as_one_matrix() -> None:
     moved = (before - kernel.detach()).flatten(1) / (0.1 * 0.2 * 18**0.5)
     values = torch.linalg.svdvals(moved)
     assert values.min() > 0.6 and values.max() < 1.3
+
+
+def test_frames_that_do_not_count_are_not_learned() -> None:
+    torch.manual_seed(0)
+    predicted, x0, noise = (torch.randn(2, 3, 4, 5) for _ in range(3))
+    counts = torch.tensor([[0.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
+    found = losses.flow_matching(predicted, x0, noise, counts)
+    those = [torch.cat([x[0, 1:], x[1]]) for x in (predicted, x0, noise)]
+    torch.testing.assert_close(found, losses.flow_matching(*(x[None] for x in those)))
+    alike = losses.flow_matching(predicted, x0, noise, torch.ones(2, 3))
+    torch.testing.assert_close(alike, losses.flow_matching(predicted, x0, noise))
+
+
+def test_given_frames_have_little_noise_and_the_others_are_learned() -> None:
+    """Those are the first, at most a quarter; the noise of the others is one level a clip."""
+    config = FlowMatchingConfig(
+        kind="flow_matching",
+        history="full",
+        noise_per="clip",
+        shift=3.0,
+        given_share=0.5,
+        given_noise=0.01,
+    )
+    network, seen = tiny.transformer(), list[Tensor]()
+    plain = network.forward
+
+    def watched(latents: Tensor, sigma: Tensor, *others: Any) -> Tensor:
+        seen.append(sigma)
+        return plain(latents, sigma, *others)
+
+    network.forward = watched  # type: ignore[method-assign, assignment]
+    objective = FlowMatching(config, network, attend_all)
+    b, f = 40, 8
+    poses = torch.eye(4, dtype=torch.float64).expand(b, f, 4, 4)
+    batch = LatentBatch(
+        latents=torch.randn(b, f, 8, 4),
+        camera_from_anchor=poses,
+        intrinsics=torch.tensor([0.6, 1.05, 0.5, 0.5]).expand(b, f, 4),
+        time=torch.arange(f).float().expand(b, f),
+        words=torch.zeros(b, 1),
+    )
+    objective.loss("student", batch, Moment(0, 0.0, torch.Generator().manual_seed(3)))
+    (sigma,) = seen
+    level = sigma[:, -1:]
+    given = sigma < 0.01
+    learned = given.logical_not()
+    assert torch.equal(sigma[learned], level.expand_as(sigma)[learned])
+    assert set(given.sum(1).tolist()) == {0, 1, 2}
+    assert 10 < int(given[:, 0].sum()) < 30
+    for row in given:
+        assert row.tolist() == sorted(row.tolist(), reverse=True)
+
+
+def test_only_a_bidirectional_stage_is_given_frames() -> None:
+    keys: Any = {"kind": "flow_matching", "noise_per": "frame", "shift": 3.0, "given_share": 0.5}
+    with pytest.raises(ValueError, match="history: clean gives all frames before"):
+        FlowMatchingConfig(history="clean", **keys)
+    with pytest.raises(ValueError, match=r"given_share lies in \[0, 1\]"):
+        FlowMatchingConfig(history="full", **{**keys, "given_share": 1.5})

@@ -399,6 +399,62 @@ def test_all_frames_of_a_stream_came_out_of_the_same_step_as_they_do_in_play() -
         assert resumed._streams[step].position == stream.position
 
 
+@pytest.mark.parametrize("role", ["student", "critic"])
+def test_given_frames_are_those_that_were_there_and_have_little_noise(role: str) -> None:
+    config = replace(
+        ONE_STEP, scored_frames=8, stream_share=0.999, given_share=1.0, given_noise=0.01
+    )
+    networks = [tiny.transformer() for _ in range(3)]
+    tiny.shaken(networks[1], 0.05)
+    objective = DistributionMatching(config, *networks, tiny.CACHE)
+    seen: list[tuple[Tensor, Tensor]] = []
+    score = objective._score
+
+    def watched(network: nn.Module, context: Tensor, noisy: Tensor, *rest: Any) -> Tensor:
+        seen.append((noisy, rest[0]))
+        return score(network, context, noisy, *rest)
+
+    objective._score = watched  # type: ignore[method-assign]
+    for number, there in enumerate((1, 2)):  # the true first frame, then a quarter of the stream
+        moment = Moment(number, 0.0, torch.Generator().manual_seed(number))
+        loss, _ = objective.loss(role, _batch(), moment)
+        for _, sigma in seen:
+            assert sigma[:, :there].max() < 0.01
+            assert (sigma[:, there:] == sigma[:, -1:]).all() and sigma[:, -1].min() > 0.01
+        seen.clear()
+    assert loss.isfinite() and loss.requires_grad
+
+
+def test_what_is_given_is_not_learned() -> None:
+    """A critic that is wrong about given frames alone has nothing to learn."""
+    config = replace(ONE_STEP, scored_frames=8, stream_share=0.999, given_share=1.0)
+    objective = DistributionMatching(config, *(tiny.transformer() for _ in range(3)), tiny.CACHE)
+    asked: list[Tensor] = []
+
+    def right_about_new_ones(
+        _network: nn.Module, _context: Tensor, noisy: Tensor, sigma: Tensor, *_others: Any
+    ) -> Tensor:
+        made = made_by[0]
+        velocity = (noisy - made) / sigma[..., None, None]
+        velocity[:, :1] += 5.0
+        asked.append(noisy)
+        return velocity.requires_grad_()
+
+    made_by: list[Tensor] = []
+    rollout = objective._rollout
+
+    def kept(batch: LatentBatch, moment: Moment) -> Made:
+        made = rollout(batch, moment)
+        made_by.append(made.latents)
+        return made
+
+    objective._rollout = kept  # type: ignore[method-assign]
+    objective._score = right_about_new_ones  # type: ignore[method-assign]
+    loss, _ = objective.loss("critic", _batch(), Moment(0, 0.0, torch.Generator().manual_seed(0)))
+    assert len(asked) == 1
+    assert float(loss.detach()) < 1e-6
+
+
 def test_a_critic_that_knows_steps_hears_which_step_every_frame_came_out_of() -> None:
     stage, model = load_stage(
         Path("configs/stage/nano/3.yaml"), ["objective.critic_knows_step=true"]

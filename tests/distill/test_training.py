@@ -101,7 +101,8 @@ DISCRIMINATED = ("objective.adversarial_weight=0.2", "objective.discriminator_le
         ("nano/1", ("accumulate=2",)),
         ("nano/3", (STREAMS,)),
         ("nano/3", (*ONWARD, *DISCRIMINATED, "objective.critic_knows_step=true")),
-        ("nano/3", (*ONWARD, "objective.stream_walks.frames=32")),
+        ("nano/3", (*ONWARD, "objective.stream_walks.frames=32", "objective.given_share=0.5")),
+        ("nano/0", ("objective.given_share=0.5",)),
     ],
 )
 def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(

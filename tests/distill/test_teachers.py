@@ -1,0 +1,145 @@
+"""Teachers of stage 3: what they make by themselves, and that they may be larger than their students."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from distill.clips import ClipSet
+from distill.evaluate import Model, decode_clips
+from distill.matching import DistributionMatching
+from distill.objectives import Moment
+from distill.processes import Processes
+from distill.speed import random_batch
+from distill.stage_networks import build_networks
+from distill.stage_objectives import build_objective
+from distill.stages import ModelConfig, load_stage
+from distill.teacher_samples import Extent, sampled, write_samples
+from tests.distill.clip_maker import write_clips
+from tests.worldmodel import tiny
+from worldmodel import flow
+from worldmodel.autoencoder import Autoencoder
+from worldmodel.checkpoint import save_module
+from worldmodel.transformer import WorldTransformer
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+NANO = Path("configs/stage/nano/3.yaml")
+
+
+class _Knowing(WorldTransformer):
+    """Knows the true clip, whatever noise it is shown."""
+
+    clip: Tensor
+    seen: list[Tensor]
+
+    def forward(  # type: ignore[override]
+        self, latents: Tensor, sigma: Tensor, *_others: Any
+    ) -> Tensor:
+        self.seen.append(sigma)
+        return (latents - self.clip) / sigma.clamp_min(1e-9)[..., None, None]
+
+
+def _model() -> Model:
+    return Model(
+        playable=tiny.playable(),
+        autoencoder=tiny.autoencoder(),
+        transformer=tiny.transformer(),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+
+
+@pytest.mark.parametrize("given", [0, 2])
+@pytest.mark.parametrize("level", [1.0, 0.6])
+def test_a_teacher_that_knows_the_truth_makes_it_from_any_noise(level: float, given: int) -> None:
+    model = _model()
+    clip = torch.randn(2, 8, 8, 4)
+    network = _Knowing(tiny.transformer_config())
+    network.clip, network.seen = clip, []
+    model = replace(model, transformer=network)
+    extent = Extent(frames=8, denoising_steps=6)
+    poses = torch.eye(4, dtype=torch.float64).expand(2, 8, 4, 4)
+    lens = torch.tensor([0.6, 1.05, 0.5, 0.5]).expand(2, 8, 4)
+    place = network.geometry(poses, lens, torch.arange(8.0).expand(2, 8))
+    made = sampled(model, clip, place, torch.zeros(2, 1), level, given, extent)
+    torch.testing.assert_close(made, clip, rtol=1e-4, atol=1e-4)
+    first, whole = network.seen[0], flow.schedule(6, extent.shift)
+    assert first[:, given:].unique().tolist() == pytest.approx([level])
+    assert not first[:, :given].any()
+    assert len(network.seen) == 1 + int(((whole < level - 1e-6) & (whole > 0)).sum())
+
+
+def test_what_a_teacher_makes_is_held_against_the_truth_and_shown(tmp_path: Path) -> None:
+    _, config = load_stage(NANO, [])
+    assert isinstance(config, ModelConfig)
+    torch.manual_seed(0)
+    autoencoder, network = Autoencoder(config.autoencoder), WorldTransformer(config.transformer)
+    model = replace(_model(), autoencoder=autoencoder.eval(), transformer=network.eval())
+    clips = ClipSet(write_clips(tmp_path / "clips", frames=12))
+    extent = Extent(clips=3, frames=6, first=4, denoising_steps=2, levels=(1.0, 0.5), given=(0, 2))
+    out = tmp_path / "teacher.json"
+    measured = write_samples(model, clips, extent, out)
+    assert json.loads(out.read_text()) == measured
+    found = [(row["given"], row["from_level"]) for row in measured["rows"]]
+    assert found == [(0, 1.0), (0, 0.5), (2, 1.0), (2, 0.5)]
+    picture = np.asarray(Image.open(out.with_suffix(".png")))
+    assert picture.shape == (3 * 64, (1 + 4) * 3 * 112, 3)
+    assert np.array_equal(picture[:64, :112], clips.array("frames", 0, 4, 6)[0])
+    assert decode_clips(model, torch.zeros(1, 1, 28, 8)).shape[-3:] == (64, 112, 3)
+    with pytest.raises(ValueError, match="at least two must be made"):
+        Extent(frames=4, given=(3,))
+    with pytest.raises(ValueError, match=r"levels of noise lie in \(0, 1\]"):
+        Extent(levels=(0.0,))
+
+
+def _teacher(folder: Path, **changes: Any) -> Path:
+    _, model = load_stage(NANO, [])
+    assert isinstance(model, ModelConfig)
+    config = replace(model.transformer, **changes)
+    folder.mkdir()
+    network = WorldTransformer(config)
+    save_module(folder, "transformer", network, config, torch.float32)
+    return folder
+
+
+@pytest.mark.parametrize("role", ["student", "critic"])
+def test_a_teacher_and_its_critic_may_be_larger_than_the_student(role: str, tmp_path: Path) -> None:
+    stage, model = load_stage(NANO, ["objective.critic_knows_step=true"])
+    assert isinstance(model, ModelConfig)
+    ours = model.transformer
+    more = {"layers": ours.layers + 2, "heads": 2 * ours.heads, "width": 2 * ours.width}
+    teacher = _teacher(tmp_path / "teacher", **more)
+    networks = build_networks(stage, model, None, teacher)
+    for network in networks.values():
+        tiny.shaken(network, 0.05)  # a new one changes nothing
+    objective = build_objective(stage, model, networks, teacher)
+    assert isinstance(objective, DistributionMatching)
+    assert objective._plain.config == ours
+    for judge in (objective._teacher, objective._critic):
+        assert (judge.config.layers, judge.config.width) == (more["layers"], more["width"])
+    moment = Moment(0, 0.0, torch.Generator().manual_seed(0))
+    batch = random_batch(stage, model, ALONE.device)
+    loss, _ = objective.loss(role, batch, moment)
+    loss.backward()
+    touched = networks[role].parameters()
+    assert any(p.grad is not None and bool(p.grad.abs().max() > 0) for p in touched)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"latent_channels": 4}, {"metres_per_unit": 7.0}, {"grid": (4, 6)}]
+)
+def test_a_teacher_that_sees_other_latents_or_places_is_refused(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    stage, model = load_stage(NANO, [])
+    teacher = _teacher(tmp_path / "teacher", **changes)
+    with pytest.raises(ValueError, match="a teacher may be larger than its student, but sees"):
+        build_networks(stage, model, None, teacher)
