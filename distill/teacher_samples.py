@@ -64,6 +64,11 @@ def write_samples(teacher: Model, clips: ClipSet, extent: Extent, out: Path) -> 
         ValueError: if the clips are too short or of another size than the model's frames.
     """
     began = time.monotonic()
+    if clips.frames_per_clip < extent.first + extent.frames:
+        raise ValueError(
+            f"{clips.folder}: clips of {clips.frames_per_clip} frames; {extent.frames} of them are made"
+            f" again from --first {extent.first} on"
+        )
     truth = load_truth(clips, teacher, extent.clips, extent.first + extent.frames)
     there = slice(extent.first, extent.first + extent.frames)
     latents, frames = truth.latents[:, there].float(), truth.frames[:, there]

@@ -93,6 +93,7 @@ def _add_table(command: Command) -> None:
     teacher.add_argument("--model", type=Path, required=True, help="whose frames: a model folder")
     teacher.add_argument("--data", type=Path, required=True, help="held-out clips")
     teacher.add_argument("--clips", type=int, help="default 24")
+    teacher.add_argument("--first", type=int, help="frame of each clip it begins at; default 48")
     teacher.add_argument("--levels", help="of noise that it begins with; default 1.0,0.75,0.5")
     teacher.add_argument("--given", help="first frames it is given, as in 0,4; default 0")
     teacher.add_argument("--guidance", type=float, help="over no words; default 1.0: none")
