@@ -94,7 +94,7 @@ def test_what_a_teacher_makes_is_held_against_the_truth_and_shown(tmp_path: Path
     assert picture.shape == (3 * 64, (1 + 4) * 3 * 112, 3)
     assert np.array_equal(picture[:64, :112], clips.array("frames", 0, 4, 6)[0])
     assert decode_clips(model, torch.zeros(1, 1, 28, 8)).shape[-3:] == (64, 112, 3)
-    with pytest.raises(ValueError, match="clips of 12 frames; 6 of them .* --first 9 on"):
+    with pytest.raises(ValueError, match=r"clips of 12 frames; 6 of them .* --first 9 on"):
         write_samples(model, clips, replace(extent, first=9), tmp_path / "other.json")
     with pytest.raises(ValueError, match="at least two must be made"):
         Extent(frames=4, given=(3,))
