@@ -256,7 +256,7 @@ class DistributionMatching:
         else:
             with torch.set_grad_enabled(role == "student"):
                 made = self._made(batch, moment)
-        if role == "student":
+        if role == "student" and self.config.history == "self":  # captured graphs remember nothing
             self._judged.append(replace(made, latents=made.latents.detach()))
         latents = made.latents
         sigma, given = self._noise_levels(latents, moment), made.given

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distill.batches import LatentBatch
 from distill.histories import CleanHistory, NoisyHistory
-from distill.matching import DistributionMatching, DistributionMatchingConfig
+from distill.matching import DistributionMatching, DistributionMatchingConfig, Made
 from distill.objectives import Moment, teacher_forced
 from tests.worldmodel import tiny
 from worldmodel.attention import Cached, TeacherForcing
@@ -165,3 +165,19 @@ def test_rollout_keys_without_a_rollout_are_refused(key: str) -> None:
     config = _objective("clean").config
     with pytest.raises(ValueError, match=f"no rollout; drop {key}"):
         replace(config, **{key: 0.5 if key == "invented_share" else 2})
+
+
+@pytest.mark.parametrize("history", ["clean", "noisy"])
+def test_without_a_rollout_the_critic_makes_its_own(history: str) -> None:
+    """Its passes are captured graphs, which cannot take what another call has left."""
+    objective, made = _objective(history), list[int]()
+    make = objective._made
+
+    def counted(batch: LatentBatch, moment: Moment) -> Made:
+        made.append(1)
+        return make(batch, moment)
+
+    objective._made = counted  # type: ignore[method-assign]
+    for role in ("student", "critic", "critic"):
+        objective.loss(role, _batch(), Moment(0, 0.0, torch.Generator().manual_seed(0)))
+    assert len(made) == 3
