@@ -132,6 +132,8 @@ class DistributionMatchingConfig:
                 "given_share lies in [0, 1] and given_noise in [0, 1), got"
                 f" {self.given_share} and {self.given_noise}"
             )
+        if self.given_share and not (self.known_frames or self.stream_share):
+            raise ValueError("given_share needs frames that are there: known_frames or stream_share")
         if self.spread_share and self.spread_frames <= (self.scored_frames or self.spread_frames):
             raise ValueError(
                 f"spread_frames {self.spread_frames} must be more than scored_frames"

@@ -229,7 +229,7 @@ def _margins(arguments: argparse.Namespace) -> None:
     from worldmodel.checkpoint import PlayableConfig
 
     refuse_to_overwrite(arguments)
-    _demand_json(arguments.out)
+    _place_for_json(arguments.out)
     playable = strict.load(arguments.config, PlayableConfig, arguments.overrides)
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     if arguments.steps is not None:
@@ -243,13 +243,15 @@ def _margins(arguments: argparse.Namespace) -> None:
 
 
 def _teacher(arguments: argparse.Namespace) -> None:
+    from distill import lineage
     from distill.clips import ClipSet
     from distill.run import join_for_evaluation
     from distill.teacher_samples import Extent, write_samples
     from worldmodel.checkpoint import read_playable
 
     refuse_to_overwrite(arguments)
-    _demand_json(arguments.out)
+    _place_for_json(arguments.out)
+    lineage.check_direction(arguments.transformer, "bidirectional", "teacher")
     asked = {name: value for name, value in vars(arguments).items() if value is not None}
     if arguments.given is not None:
         asked["given"] = tuple(numbers(arguments.given, "--given"))
@@ -265,9 +267,11 @@ def _teacher(arguments: argparse.Namespace) -> None:
         print(json.dumps(row))
 
 
-def _demand_json(out: Path) -> None:
+def _place_for_json(out: Path) -> None:
+    """Before minutes are spent on what could then not be written."""
     if out.suffix != ".json":
         raise ValueError(f"--out {out}: must end in .json; a picture is written beside it")
+    out.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _upscaling(arguments: argparse.Namespace) -> None:
@@ -278,7 +282,7 @@ def _upscaling(arguments: argparse.Namespace) -> None:
     from worldmodel.upscaler import UpscaledAutoencoder
 
     refuse_to_overwrite(arguments)
-    _demand_json(arguments.out)
+    _place_for_json(arguments.out)
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     parts = load_autoencoder(arguments.autoencoder), needed_upscaler(arguments.upscaler)
     clips, extent = ClipSet(arguments.data), filled(Extent(), given)

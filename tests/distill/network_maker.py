@@ -1,4 +1,4 @@
-"""Run folders of networks that nobody trained."""
+"""Networks that nobody trained, and run folders of them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,22 @@ from pathlib import Path
 
 import torch
 
+from distill.evaluate import Model
 from distill.stage_networks import build_network
 from distill.stages import load_stage
+from tests.worldmodel import tiny
 from worldmodel.checkpoint import save_module
+
+
+def tiny_model() -> Model:
+    """To evaluate."""
+    return Model(
+        playable=tiny.playable(),
+        autoencoder=tiny.autoencoder(),
+        transformer=tiny.transformer(),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
 
 
 def write_autoencoder(folder: Path) -> Path:

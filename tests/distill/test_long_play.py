@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from distill.ahead import SPAN_FRAMES, ahead, views_ahead
-from distill.evaluate import Model, Truth, decode_clips, generate
+from distill.evaluate import Truth, decode_clips, generate
 from distill.features import Ruler
 from distill.long_play import (
     WINDOW_FRAMES,
@@ -30,6 +30,7 @@ from distill.metrics import gradient_energy
 from distill.returning import returning, views_along, ways
 from distill.rollout import Views
 from distill.viewpoints import viewpoint_of
+from tests.distill.network_maker import tiny_model
 from tests.worldmodel import tiny
 from worldmodel.autoencoder import frames_to_float
 from worldmodel.motion import WALK_M_PER_S
@@ -37,16 +38,6 @@ from worldmodel.sampler import Commit, Solver
 from worldmodel.types import check_rigid
 
 KNOWN = 2
-
-
-def _model() -> Model:
-    return Model(
-        playable=tiny.playable(),
-        autoencoder=tiny.autoencoder(),
-        transformer=tiny.transformer(),
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-    )
 
 
 def _truth(clips: int = 2, frames: int = 6) -> Truth:
@@ -71,7 +62,7 @@ def test_a_viewpoint_is_found_again_from_its_pose() -> None:
 
 def test_a_walk_goes_on_where_the_true_frames_end_and_keeps_to_the_limits_of_motion() -> None:
     truth = _truth()
-    cameras = walk_on(_model(), truth, KNOWN, 30).cameras
+    cameras = walk_on(tiny_model(), truth, KNOWN, 30).cameras
     assert cameras.shape == (2, KNOWN + 30, 4, 4)
     torch.testing.assert_close(cameras[:, :KNOWN], truth.views.cameras[:, :KNOWN])
     check_rigid(cameras[0, -1].numpy())
@@ -90,7 +81,7 @@ def test_statistics_do_not_depend_on_how_many_frames_are_decoded_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     latents = torch.randn(2, 9, 8, 4, generator=torch.Generator().manual_seed(1))
-    whole, few = Counting(_model()), Counting(_model())
+    whole, few = Counting(tiny_model()), Counting(tiny_model())
     whole.add(latents)
     for latent in latents.split(1, dim=1):
         monkeypatch.setattr("distill.long_play.BATCH_FRAMES", 4)
@@ -106,7 +97,7 @@ def test_statistics_do_not_depend_on_how_many_frames_are_decoded_at_once(
 def test_who_walks_for_long_keeps_looking_about_where_clips_do() -> None:
     """Their truth is what walks are held against: it shows no thousand frames of sky."""
     truth = _truth()
-    cameras = walk_on(_model(), truth, KNOWN, 1000).cameras[:, KNOWN:].numpy()
+    cameras = walk_on(tiny_model(), truth, KNOWN, 1000).cameras[:, KNOWN:].numpy()
     bent = np.abs([[viewpoint_of(pose).pitch_rad for pose in walk] for walk in cameras])
     assert np.median(bent) < np.radians(10.0)
     assert np.mean(bent > np.radians(35.0)) < 0.1
@@ -115,7 +106,7 @@ def test_who_walks_for_long_keeps_looking_about_where_clips_do() -> None:
 def test_of_a_long_walk_only_its_beginning_and_some_moments_are_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model, truth = _model(), _truth()
+    model, truth = tiny_model(), _truth()
     views = walk_on(model, truth, KNOWN, 12)
     all_of_it = generate(model, truth.latents[:, :KNOWN], views, 2)[:, KNOWN:]
     monkeypatch.setattr("distill.long_play.KEPT_FRAMES", 5)
@@ -172,7 +163,7 @@ def test_a_walk_of_captured_graphs_is_the_walk(
     solver: Solver, commit: Commit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how = replace(tiny.playable().rollout, solver=solver, commit=commit)
-    model = replace(_model(), playable=replace(tiny.playable(), rollout=how))
+    model = replace(tiny_model(), playable=replace(tiny.playable(), rollout=how))
     truth = _truth()
     views = walk_on(model, truth, KNOWN, 20)
     plain = generate(model, truth.latents[:, :KNOWN], views, 2)
@@ -184,7 +175,7 @@ def test_a_walk_of_captured_graphs_is_the_walk(
 @pytest.mark.gpu
 def test_a_long_walk_on_a_gpu_is_the_walk_without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cuda")
-    here = _model()
+    here = tiny_model()
     there = replace(
         here,
         device=device,
@@ -218,7 +209,7 @@ def test_what_a_walk_should_keep_to_and_does_not_is_named() -> None:
 
 
 def test_play_reports_every_moment_it_reached() -> None:
-    played = play(_model(), _truth(), KNOWN, LongPlay(walks=2, walk_frames=12, still_frames=11))
+    played = play(tiny_model(), _truth(), KNOWN, LongPlay(walks=2, walk_frames=12, still_frames=11))
     assert played.walked.start.shape == (2, 12, 8, 4)
     numbers = played.numbers
     assert list(numbers["colour_drift"]) == ["12"]
@@ -230,7 +221,7 @@ def test_play_reports_every_moment_it_reached() -> None:
 @pytest.mark.parametrize("name", ways())
 def test_every_way_back_ends_in_the_pose_it_began_with(name: str) -> None:
     truth = _truth()
-    cameras = views_along(_model(), truth, ways()[name]).cameras
+    cameras = views_along(tiny_model(), truth, ways()[name]).cameras
     torch.testing.assert_close(cameras[:, 0], truth.views.cameras[:, 0])
     torch.testing.assert_close(cameras[:, -1], cameras[:, 0], atol=1e-9, rtol=0)
     half = cameras.shape[1] // 2
@@ -244,14 +235,14 @@ def test_a_place_that_comes_back_is_recognised_and_another_is_not(
     start = truth.frames[:, 0].permute(0, 3, 1, 2).float() / 127.5 - 1
     for last, share in ((start, 1.0), (start.roll(1, 0), 0.0)):
         monkeypatch.setattr("distill.returning._last_frame", lambda *_, found=last: found)
-        numbers = returning(_model(), truth, ruler)["full turn"]
+        numbers = returning(tiny_model(), truth, ruler)["full turn"]
         assert numbers["recognised"] == share
         assert numbers["by_chance"] == 0.25
         assert (numbers["psnr_to_start_db"] > 40) == (share == 1.0)
 
 
 def test_straight_ahead_is_w_held_and_eyes_level_from_where_true_frames_end() -> None:
-    model, truth = _model(), _truth()
+    model, truth = tiny_model(), _truth()
     cameras = views_ahead(model, truth, KNOWN, 30).cameras
     torch.testing.assert_close(cameras[:, :KNOWN], truth.views.cameras[:, :KNOWN])
     for poses in cameras[:, KNOWN - 1 :].numpy():
@@ -266,7 +257,7 @@ def test_straight_ahead_is_w_held_and_eyes_level_from_where_true_frames_end() ->
 def test_straight_ahead_is_measured_span_by_span_against_the_true_frames(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model, truth = _model(), _truth(frames=KNOWN + 16)
+    model, truth = tiny_model(), _truth(frames=KNOWN + 16)
     ruler = Ruler("tiny", model.autoencoder.encoder)
     found = ahead(model, truth, KNOWN, 2, ruler)
     views = views_ahead(model, truth, KNOWN, 2 * SPAN_FRAMES)
@@ -286,7 +277,7 @@ def test_straight_ahead_is_measured_span_by_span_against_the_true_frames(
 
 
 def test_what_is_seen_in_frames_is_the_same_in_whatever_order_they_come() -> None:
-    ruler = Ruler("tiny", _model().autoencoder.encoder)
+    ruler = Ruler("tiny", tiny_model().autoencoder.encoder)
     frames = torch.rand(6, 3, 32, 64, generator=torch.Generator().manual_seed(2)) * 2 - 1
     order = torch.tensor([3, 0, 5, 1, 2, 4])
     features = ruler.frame_features(frames)

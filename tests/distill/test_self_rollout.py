@@ -535,9 +535,11 @@ def test_frames_that_are_judged_together_are_seen_from_their_middle_at_their_own
         ({"spread_share": 0.5}, "needs stream_share"),
         ({"spread_share": 0.5, "stream_share": 0.5, "spread_frames": 4}, "more than scored_frames"),
         ({"spread_share": 0.5, "stream_share": 0.5, "scored_frames": None}, "scored_frames None"),
+        ({"given_share": 1.5}, "given_share lies in"),
+        ({"given_share": 0.5, "known_frames": 0}, "given_share needs frames that are there"),
     ],
 )
-def test_frames_spread_over_nothing_are_refused(keys: dict[str, Any], message: str) -> None:
+def test_frames_that_are_not_there_are_refused(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(CONFIG, **{"scored_frames": 4, **keys})
 

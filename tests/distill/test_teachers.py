@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from distill.__main__ import main
 from distill.clips import ClipSet
-from distill.evaluate import Model, decode_clips
+from distill.evaluate import decode_clips
 from distill.matching import DistributionMatching
 from distill.objectives import Moment
 from distill.processes import Processes
@@ -24,10 +25,11 @@ from distill.stage_objectives import build_objective
 from distill.stages import ModelConfig, load_stage
 from distill.teacher_samples import Extent, sampled, write_samples
 from tests.distill.clip_maker import write_clips
+from tests.distill.network_maker import tiny_model
 from tests.worldmodel import tiny
 from worldmodel import flow
 from worldmodel.autoencoder import Autoencoder
-from worldmodel.checkpoint import save_module
+from worldmodel.checkpoint import save_model, save_module
 from worldmodel.transformer import WorldTransformer
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -47,20 +49,10 @@ class _Knowing(WorldTransformer):
         return (latents - self.clip) / sigma.clamp_min(1e-9)[..., None, None]
 
 
-def _model() -> Model:
-    return Model(
-        playable=tiny.playable(),
-        autoencoder=tiny.autoencoder(),
-        transformer=tiny.transformer(),
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-    )
-
-
 @pytest.mark.parametrize("given", [0, 2])
 @pytest.mark.parametrize("level", [1.0, 0.6])
 def test_a_teacher_that_knows_the_truth_makes_it_from_any_noise(level: float, given: int) -> None:
-    model = _model()
+    model = tiny_model()
     clip = torch.randn(2, 8, 8, 4)
     network = _Knowing(tiny.transformer_config())
     network.clip, network.seen = clip, []
@@ -82,7 +74,7 @@ def test_what_a_teacher_makes_is_held_against_the_truth_and_shown(tmp_path: Path
     assert isinstance(config, ModelConfig)
     torch.manual_seed(0)
     autoencoder, network = Autoencoder(config.autoencoder), WorldTransformer(config.transformer)
-    model = replace(_model(), autoencoder=autoencoder.eval(), transformer=network.eval())
+    model = replace(tiny_model(), autoencoder=autoencoder.eval(), transformer=network.eval())
     clips = ClipSet(write_clips(tmp_path / "clips", frames=12))
     extent = Extent(clips=3, frames=6, first=4, denoising_steps=2, levels=(1.0, 0.5), given=(0, 2))
     out = tmp_path / "teacher.json"
@@ -145,3 +137,27 @@ def test_a_teacher_that_sees_other_latents_or_places_is_refused(
     teacher = _teacher(tmp_path / "teacher", **changes)
     with pytest.raises(ValueError, match="a teacher may be larger than its student, but sees"):
         build_networks(stage, model, None, teacher)
+
+
+def test_a_network_that_sees_no_later_frames_is_no_teacher(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips, out = write_clips(tmp_path / "clips", frames=12), tmp_path / "teacher.json"
+    given = ["--model", "assets/pocket", "--data", str(clips), "--out", str(out)]
+    assert main(["teacher", "assets/pocket", *given]) == 2
+    assert "a bidirectional one is needed: the run folder of stage 0" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_teacher_is_asked_by_a_command_that_makes_the_folder_it_writes_to(tmp_path: Path) -> None:
+    _, model = load_stage(NANO, [])
+    assert isinstance(model, ModelConfig)
+    teacher, playable = _teacher(tmp_path / "teacher"), tmp_path / "model"
+    autoencoder = Autoencoder(model.autoencoder)
+    save_model(playable, tiny.playable(), autoencoder, WorldTransformer(model.transformer))
+    clips, out = write_clips(tmp_path / "clips", frames=20), tmp_path / "new" / "teacher.json"
+    asked = ["--levels", "0.5", "--given", "0,2", "--first", "2", "--denoising-steps", "2"]
+    folders = ["--model", str(playable), "--data", str(clips), "--out", str(out)]
+    assert main(["teacher", str(teacher), *folders, *asked]) == 0
+    assert [row["given"] for row in json.loads(out.read_text())["rows"]] == [0, 2]
+    assert out.with_suffix(".png").is_file()
