@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.matching import DistributionMatchingConfig
+from distill.matching_config import DistributionMatchingConfig
 from distill.objectives import ConsistencyConfig, FlowMatchingConfig, ReconstructionConfig
 from distill.regression import EndpointRegressionConfig
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from distill.batches import FrameBatch, LatentBatch
 from distill.lineage import history_of
-from distill.matching import DistributionMatchingConfig
+from distill.matching_config import DistributionMatchingConfig
 from distill.objectives import FlowMatchingConfig, ReconstructionConfig
 from distill.optimizers import ExponentialAverage
 from distill.rollout import Views, rollout

@@ -17,7 +17,7 @@ from distill.adversarial import PatchCritic
 from distill.discriminator import Discriminator
 from distill.features import Perception
 from distill.lineage import ObjectiveConfig
-from distill.matching import DistributionMatchingConfig
+from distill.matching_config import DistributionMatchingConfig
 from distill.networks import Transformer, WanStudent, make_transformer
 from distill.objectives import ReconstructionConfig
 from distill.processes import Processes

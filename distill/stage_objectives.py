@@ -21,7 +21,8 @@ from distill.batches import (
 from distill.clips import ClipSet
 from distill.features import Perception
 from distill.histories import NoisyHistory
-from distill.matching import DistributionMatching, DistributionMatchingConfig
+from distill.matching import DistributionMatching
+from distill.matching_config import DistributionMatchingConfig
 from distill.networks import Transformer, device_of
 from distill.objectives import (
     Consistency,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.lineage import ObjectiveConfig
-from distill.matching import DistributionMatchingConfig
+from distill.matching_config import DistributionMatchingConfig
 from distill.objectives import ReconstructionConfig
 from distill.optimizers import OptimizerConfig
 from worldmodel import config as strict

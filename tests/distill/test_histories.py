@@ -12,7 +12,8 @@ from torch import Tensor
 
 from distill.batches import LatentBatch
 from distill.histories import CleanHistory, NoisyHistory
-from distill.matching import DistributionMatching, DistributionMatchingConfig, Made
+from distill.matching import DistributionMatching, Made
+from distill.matching_config import DistributionMatchingConfig
 from distill.objectives import Moment, teacher_forced
 from tests.worldmodel import tiny
 from worldmodel.attention import Cached, TeacherForcing

@@ -13,7 +13,8 @@ from torch import Tensor
 from distill.batches import LatentBatch, LatentBatches
 from distill.clips import ClipSet, write_manifest, write_shard
 from distill.encode import encode_clips
-from distill.matching import DistributionMatching, DistributionMatchingConfig
+from distill.matching import DistributionMatching
+from distill.matching_config import DistributionMatchingConfig
 from distill.objectives import Moment, teacher_forced
 from distill.processes import Processes
 from distill.render import RenderConfig, render_dataset

@@ -20,7 +20,8 @@ from distill import losses
 from distill.batches import LatentBatch, relative_to_middle, to_device
 from distill.discriminator import Discriminator
 from distill.gradients import Gradients
-from distill.matching import DistributionMatching, DistributionMatchingConfig, Made
+from distill.matching import DistributionMatching, Made
+from distill.matching_config import DistributionMatchingConfig
 from distill.objectives import Moment
 from distill.processes import Processes
 from distill.rollout import Views, rollout
