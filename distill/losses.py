@@ -46,22 +46,6 @@ def pushed(made: Tensor, gradient: Tensor) -> Tensor:
     return 0.5 * functional.mse_loss(made, target)
 
 
-def told_apart(of_truth: Tensor, of_made: Tensor) -> Tensor:
-    """Of a discriminator: small if truth is above 0 and what was made is below.
-
-    Source: Goodfellow et al., arXiv 1406.2661, equation 1.
-    """
-    return functional.softplus(-of_truth).mean() + functional.softplus(of_made).mean()
-
-
-def believed(of_made: Tensor) -> Tensor:
-    """Small if a discriminator takes what was made for truth; its gradient does not vanish before.
-
-    Source: the same, section 3, the objective of a generator that does not saturate.
-    """
-    return functional.softplus(-of_made).mean()
-
-
 def relativistic(above: Tensor, below: Tensor) -> Tensor:
     """Small if `above` exceeds `below` at every place; neither saturates for the one that is behind.
 

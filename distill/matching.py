@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from distill import losses
 from distill.batches import LatentBatch, send, spread
+from distill.discriminator import seen_by
 from distill.matching_config import DistributionMatchingConfig
 from distill.networks import Transformer, device_of
 from distill.objectives import (
@@ -36,7 +37,7 @@ from distill.streams import Stream, first_frames, from_middle
 from worldmodel import flow
 from worldmodel.attention import Attend, attend_all
 from worldmodel.kv_cache import CacheConfig
-from worldmodel.transformer import Geometry
+from worldmodel.transformer import Geometry, WorldTransformer
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Task:
     clips: LatentBatch  # cameras and words of all frames; its latents are those that are there
     remembered: int  # so many of the last ones that are there the student remembers
     judged: Sequence[int]
+    truth: Tensor | None  # [b n p c] of the judged ones; None where nobody knows
     walked: LatentBatch  # the whole clips, to go on in
     walked_to: int  # the next frame there
 
@@ -62,9 +64,10 @@ class Made:
     geometry: Geometry  # where from they are seen
     words: Tensor  # of them
     steps: Tensor  # [b f], the denoising step that each frame came out of
+    places: Sequence[int] = ()  # of a rollout's frames, in order: how far apart they lie
     given: int = 0  # so many of the first ones were there already, and scores are given them
-    near: Tensor | None = None  # [b n p c], generated right after true frames
-    truth: Tensor | None = None  # [b n p c], what is true there
+    truth: Tensor | None = None  # [b f p c], what is true there
+    near: slice | None = None  # frames that were made right after true ones
 
 
 class DistributionMatching:
@@ -108,7 +111,9 @@ class DistributionMatching:
         self._player: Player | None = None  # made when the first batch shows how large it is
         self._streams: dict[int, Stream] = {}  # on their way, by the step that all their frames exit at
         self._judged: deque[Made] = deque()  # what the student was judged for; its critic learns it
-        self._shown: tuple[Tensor, Tensor] | None = None  # latents and words the critic saw last
+        self._shown: Made | None = None  # what the critic saw last
+        # how much of what it saw last its discriminator put below the truth; it is heard accordingly
+        self._right = torch.full((), 0.5, device=device_of(self._plain))
 
     def due(self, step: int) -> Sequence[str]:
         """The discriminator comes after the critic, which made what both see."""
@@ -120,16 +125,18 @@ class DistributionMatching:
         return None if self.config.history == "self" else "always"
 
     def state(self) -> dict[str, Tensor]:
-        """The streams that are on their way."""
-        return {
+        """The streams that are on their way, and how right the discriminator was."""
+        streams = {
             f"{step}.{name}": tensor
             for step, stream in self._streams.items()
             for name, tensor in stream.tensors().items()
         }
+        return streams | {"right": self._right}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        self._streams = {}
-        for step in sorted({int(name.partition(".")[0]) for name in state}):
+        self._streams, streams = {}, dict(state)
+        self._right = streams.pop("right", self._right)
+        for step in sorted({int(name.partition(".")[0]) for name in streams}):
             own = {name: state[f"{step}.{name}"] for name in Stream.names()}
             self._streams[step] = Stream.of_tensors(own)
 
@@ -155,7 +162,7 @@ class DistributionMatching:
             return self._score(network, batch.latents.float(), noisy, sigma, words, made.geometry)
 
         if role == "critic":
-            self._shown = latents.detach(), made.words
+            self._shown = replace(made, latents=latents.detach())
             predicted = score(self._critic, self._told_critic(made))
             new = [x[:, given:] for x in (predicted, latents.detach(), noise)]
             return losses.flow_matching(*new), {}
@@ -166,11 +173,12 @@ class DistributionMatching:
         real_x0 = flow.x0_from_velocity(noisy, real, sigma)
         fake_x0 = flow.x0_from_velocity(noisy, fake, sigma)
         loss = losses.distribution_matching(*(x[:, given:] for x in (latents, real_x0, fake_x0)))
-        if made.near is not None and made.truth is not None:
-            loss = loss + self.config.truth_weight * functional.mse_loss(made.near, made.truth)
-        if "discriminator" in self.trained and moment.step >= self.config.discriminator_lead_steps:
-            push = self._push(latents, made.words, moment)
-            loss = loss + self.config.adversarial_weight * losses.pushed(latents, push)
+        if self.config.truth_weight and made.near is not None and made.truth is not None:
+            distance = functional.mse_loss(latents[:, made.near], made.truth[:, made.near])
+            loss = loss + self.config.truth_weight * distance
+        if "discriminator" in self.trained:
+            weight = self.config.adversarial_weight * (2 * self._right - 1).clamp(min=0)
+            loss = loss + weight * losses.pushed(latents, self._push(made, batch, moment))
         return loss, {}
 
     def _told_critic(self, made: Made) -> Tensor:
@@ -185,22 +193,40 @@ class DistributionMatching:
     def _discrimination(self, batch: LatentBatch, moment: Moment) -> tuple[Tensor, Metrics]:
         """Of true clips, and of what the critic of the same step was shown."""
         assert self._shown is not None, "the critic comes first"
-        of_made = self._opinion(*self._shown, moment)
-        of_truth = self._opinion(batch.latents.float(), batch.words, moment)
-        right = ((of_truth > 0).float().mean() + (of_made < 0).float().mean()) / 2
-        return losses.told_apart(of_truth, of_made), {"right": right}
+        of_truth = self._opinion(self._truth_beside(self._shown, batch, moment), moment)
+        of_made = self._opinion(self._shown, moment)
+        self._right = (of_truth > of_made).float().mean()
+        return losses.relativistic(of_truth, of_made), {"right": self._right}
 
-    def _push(self, latents: Tensor, words: Tensor, moment: Moment) -> Tensor:
-        """The gradient at latents [b f p c] of looking less true; none reaches any weights."""
-        seen = latents.detach().requires_grad_()
+    def _truth_beside(self, made: Made, batch: LatentBatch, moment: Moment) -> Made:
+        """What is true where it was made; where nobody knows, other frames that are as far apart."""
+        if made.truth is not None:
+            return replace(made, latents=made.truth)
+        apart = np.array(made.places) - made.places[0]
+        # from the step alone, as all that decides which frames of a batch are read
+        random = np.random.default_rng((moment.step, 1))
+        frames = random.integers(batch.time.shape[1] - apart[-1]) + apart
+        latents = batch.latents[:, send(torch.from_numpy(frames), batch.latents.device)].float()
+        geometry, words = self._views(batch, frames.tolist())
+        return replace(made, latents=latents, geometry=geometry, words=words)
+
+    def _push(self, made: Made, batch: LatentBatch, moment: Moment) -> Tensor:
+        """The gradient at its latents [b f p c] of looking less true; none reaches any weights."""
+        seen = made.latents.detach().requires_grad_()
+        with torch.no_grad():
+            of_truth = self._opinion(self._truth_beside(made, batch, moment), moment)
         with torch.enable_grad():
-            doubt = losses.believed(self._opinion(seen, words, moment))
-        (push,) = torch.autograd.grad(doubt, seen)
+            of_made = self._opinion(replace(made, latents=seen), moment)
+            (push,) = torch.autograd.grad(losses.relativistic(of_made, of_truth), seen)
         return push
 
-    def _opinion(self, latents: Tensor, words: Tensor, moment: Moment) -> Tensor:
-        noisy = latents + self.config.discriminator_noise * noise_like(latents, moment)
-        opinion: Tensor = self.trained["discriminator"](noisy, words)
+    def _opinion(self, clip: Made, moment: Moment) -> Tensor:
+        """Of every place, [b f p]."""
+        sigma = low_levels(self.config.discriminator_noise, clip.latents, moment)
+        noisy = flow.interpolate(clip.latents, noise_like(clip.latents, moment), sigma)
+        assert isinstance(self._teacher, WorldTransformer), "checked when the stage was read"
+        seen = seen_by(self._teacher, noisy, sigma, clip.words, clip.geometry)
+        opinion: Tensor = self.trained["discriminator"](*seen)
         return opinion
 
     def _made(self, batch: LatentBatch, moment: Moment) -> Made:
@@ -254,12 +280,10 @@ class DistributionMatching:
         steps = torch.full(judged.shape[:2], exit_step, device=judged.device)
         gives = config.given_share > 0 and random.random() < config.given_share
         given = sum(frame < there for frame in task.judged) if gives else 0
-        made = Made(judged, *self._views(task.clips, task.judged), steps, given)
+        views = self._views(task.clips, task.judged)
         begins_true = task.walked is batch and there > 0 and task.judged[0] == 0
-        if not begins_true or not config.truth_weight:
-            return made
-        near = slice(there, there + config.truth_frames)
-        return replace(made, near=latents[:, near], truth=batch.latents[:, near].float())
+        near = slice(there, there + config.truth_frames) if begins_true else None
+        return Made(judged, *views, steps, list(task.judged), given, task.truth, near)
 
     def _task(
         self, batch: LatentBatch, random: np.random.Generator, moment: Moment, exit_step: int
@@ -278,7 +302,8 @@ class DistributionMatching:
                 first_frames(batch, start + scored), latents=batch.latents[:, :known_frames]
             )
             stop = start + scored
-            return Task(clips, known_frames, range(start, stop), batch, stop)
+            true = batch.latents[:, start:stop].float()
+            return Task(clips, known_frames, range(start, stop), true, batch, stop)
         # a quarter of what is judged is remembered: it shows whether the new frames go on from it
         stream, new = self._streams[exit_step], scored - scored // 4
         if stream.turns_within(new) and random.random() < config.stream_onward:
@@ -289,7 +314,8 @@ class DistributionMatching:
         if config.spread_share and random.random() < config.spread_share:
             within = min(there + new, config.spread_frames)
             judged = spread(random, scored, within, there + new).tolist()
-        return Task(clips, remembered, judged, stream.clips, stream.position + new)
+        truth = stream.truth([stream.position - there + frame for frame in judged])
+        return Task(clips, remembered, judged, truth, stream.clips, stream.position + new)
 
     @property
     def _kept(self) -> int:

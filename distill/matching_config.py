@@ -47,11 +47,11 @@ class DistributionMatchingConfig:
     given_noise: float = 0.2
     truth_weight: float = 0.0  # of the distance to the true frames, where they are near
     truth_frames: int = 8  # how many generated frames after true ones are near
-    # of a discriminator that knows true frames: how hard it pushes, of how hard L1 pulls; 0: none
+    # of a discriminator that knows true clips: how hard it pushes when it is always right, of how hard
+    # L1 pulls; 0: none
     adversarial_weight: float = 0.0
     discriminator_width: int = 128
-    discriminator_noise: float = 0.1  # on all that it sees, truth included
-    discriminator_lead_steps: int = 200  # in which it learns and is not yet heard
+    discriminator_noise: float = 0.1  # largest level of it on all that it sees, truth included
 
     def __post_init__(self) -> None:
         for name in ("student_steps", "first_frame_steps", "block_frames", "critic_updates"):
@@ -72,9 +72,9 @@ class DistributionMatchingConfig:
                 f"scored_frames must be more than known_frames, got {self.scored_frames} and"
                 f" {self.known_frames}"
             )
-        if min(self.adversarial_weight, self.discriminator_noise) < 0.0:
+        if self.adversarial_weight < 0.0 or not 0.0 <= self.discriminator_noise < 1.0:
             raise ValueError(
-                "adversarial_weight and discriminator_noise must not be negative, got"
+                "adversarial_weight must not be negative and discriminator_noise lies in [0, 1), got"
                 f" {self.adversarial_weight} and {self.discriminator_noise}"
             )
         self._refuse_streams_that_cannot_be()

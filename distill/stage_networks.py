@@ -40,8 +40,8 @@ KEPT: list[Any] = [
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
 ]
 
-# the others are transformers
-OF_FRAMES = (Autoencoder, UpscaledAutoencoder, Discriminator, PatchCritic, Perception)
+# the others are transformers, of which what repeats is compiled, and not the whole
+COMPILED_WHOLE = (Autoencoder, UpscaledAutoencoder, Discriminator, PatchCritic, Perception)
 
 
 def build_networks(
@@ -61,7 +61,8 @@ def build_networks(
     if has_critic(stage.objective):
         networks["critic"] = build_critic(stage, model, teacher, device, untrained=untrained)
     if has_discriminator(stage.objective):
-        networks["discriminator"] = _discriminator(stage, model)
+        begin = None if untrained else needed_teacher(stage, teacher)
+        networks["discriminator"] = _discriminator(stage, model, begin)
     return networks
 
 
@@ -163,11 +164,10 @@ def _assign_wan(network: nn.Module, config: WanConfig, init: Path) -> None:
     assign(network, weights, str(init))
 
 
-def _discriminator(stage: StageConfig, model: AnyModel) -> Discriminator:
+def _discriminator(stage: StageConfig, model: AnyModel, teacher: Path | None) -> Discriminator:
     assert isinstance(stage.objective, DistributionMatchingConfig)
-    config = model.transformer
-    words, width = max(len(config.vocabulary), 1), stage.objective.discriminator_width
-    return Discriminator(config.grid, config.latent_channels, words, width)
+    theirs = teacher_model(stage, model, teacher).transformer
+    return Discriminator(theirs.layers, theirs.width, stage.objective.discriminator_width)
 
 
 def build_critic(
@@ -273,10 +273,10 @@ def _keeping_attention() -> Any:
 
 
 def compile_network(network: nn.Module) -> None:
-    """Compile what repeats: the blocks of a transformer, or the whole of what sees frames."""
+    """Compile what repeats, the blocks of a transformer, or else the whole."""
     # the roles and shapes of stage 3, with and without gradients, are more cases than the default 8
     torch._dynamo.config.recompile_limit = 32
-    if isinstance(network, OF_FRAMES):
+    if isinstance(network, COMPILED_WHOLE):
         network.compile(dynamic=False)
         return
     for block in _blocks(network):
@@ -285,5 +285,5 @@ def compile_network(network: nn.Module) -> None:
 
 
 def _blocks(network: nn.Module) -> list[nn.Module]:
-    """What repeats; a network of frames has none."""
-    return [] if isinstance(network, OF_FRAMES) else list(network.blocks)  # type: ignore[arg-type]
+    """What repeats in a transformer."""
+    return [] if isinstance(network, COMPILED_WHOLE) else list(network.blocks)  # type: ignore[arg-type]

@@ -35,6 +35,7 @@ class StageConfig:
     objective: ObjectiveConfig
     optimizer: OptimizerConfig
     critic_optimizer: OptimizerConfig | None = None  # of objectives that have a critic
+    discriminator_optimizer: OptimizerConfig | None = None  # of a discriminator, where there is one
     batch_size: int  # clips (or single frames) at once, per process
     accumulate: int = 1  # batches of which a step takes the mean gradient, one after another
     frames: int  # frames a clip; 1 for the autoencoder
@@ -111,8 +112,8 @@ class StageConfig:
             raise ValueError(
                 "shard is for transformers, and without samples: drop it or sample_every"
             )
-        optimizers = [self.optimizer, *([self.critic_optimizer] if self.critic_optimizer else [])]
-        if any(optimizer.muon_learning_rate is not None for optimizer in optimizers):
+        optimizers = self.optimizer, self.critic_optimizer, self.discriminator_optimizer
+        if any(found is not None and found.muon_learning_rate is not None for found in optimizers):
             raise ValueError(
                 "shard: Muon needs whole matrices; set muon_learning_rate: null for AdamW alone"
             )
@@ -120,8 +121,9 @@ class StageConfig:
     def optimizer_of(self, role: str) -> OptimizerConfig:
         if role == "student":
             return self.optimizer
-        assert self.critic_optimizer is not None
-        return self.critic_optimizer
+        found = self.discriminator_optimizer if role == "discriminator" else self.critic_optimizer
+        assert found is not None, "checked when the stage was read"
+        return found
 
     @property
     def network_name(self) -> str:
@@ -157,6 +159,8 @@ def load_stage(path: Path, overrides: list[str]) -> tuple[StageConfig, AnyModel]
     """
     stage = strict.load(path, StageConfig, overrides)
     if "playable" not in strict.top_keys(stage.model):
+        if has_discriminator(stage.objective) and stage.discriminator_optimizer is None:
+            raise ValueError(f"{path}: adversarial_weight needs a discriminator_optimizer")
         return stage, strict.load(stage.model, ModelConfig)
     try:
         _check_wan(stage)
@@ -180,6 +184,6 @@ def _check_wan(stage: StageConfig) -> None:
         raise ValueError("spread_share must be 0: its clips are read from their beginning")
     if stage.sample_every:
         raise ValueError("sample_every must be 0: its decoder is no autoencoder of ours")
-    for optimizer in (stage.optimizer, stage.critic_optimizer):
+    for optimizer in (stage.optimizer, stage.critic_optimizer, stage.discriminator_optimizer):
         if optimizer is not None and optimizer.muon_learning_rate is not None:
             raise ValueError("muon_learning_rate must be null: it was trained with AdamW")

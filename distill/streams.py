@@ -8,6 +8,7 @@ Sources: Self-Forcing++ (arXiv 2510.02283) and LongLive (arXiv 2509.22622) train
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -93,6 +94,17 @@ class Stream:
             time=torch.arange(known + frames, device=at.device).expand(len(self.made), -1).float(),
             words=clips.words if clips.words.ndim == 2 else clips.words[:, at],
         )
+
+    def truth(self, steps: Sequence[int]) -> Tensor | None:
+        """What is true at frames [b n p c], counted from the first of the rollout.
+
+        None where nobody knows: on a walk, and on the way back, on which rain would rise.
+        """
+        known = self.clips.latents.shape[1] == self.clips.time.shape[1]
+        if not known or max(steps) >= self.clips.time.shape[1]:
+            return None
+        at = send(torch.tensor(list(steps)), self.clips.latents.device)
+        return self.clips.latents[:, at].float()
 
     def turns_within(self, frames: int) -> bool:
         """Whether so many more frames lead back from an end of its clips."""

@@ -48,6 +48,8 @@ class Extent:
     def __post_init__(self) -> None:
         if min(self.clips, self.denoising_steps) < 1 or self.first < 0:
             raise ValueError("clips and denoising steps must be at least 1, first not negative")
+        if not self.shift > 0.0:
+            raise ValueError(f"shift must be positive, got {self.shift}")
         if not all(0.0 < level <= 1.0 for level in self.levels):
             raise ValueError(f"levels of noise lie in (0, 1], got {self.levels}")
         if not all(0 <= given < self.frames - 1 for given in self.given):
@@ -89,6 +91,7 @@ def write_samples(teacher: Model, clips: ClipSet, extent: Extent, out: Path) -> 
         "worlds": len(frames),
         "words": told_words(truth),
         "denoising_steps": extent.denoising_steps,
+        "shift": extent.shift,
         "guidance": extent.guidance,
         "autoencoder": {name: against(coded, statistics_of(frames))[name] for name in NAMES},
         "rows": rows,

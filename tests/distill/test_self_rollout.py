@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import astuple, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,12 +19,13 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from distill import losses
 from distill.batches import LatentBatch, relative_to_middle, to_device
-from distill.discriminator import Discriminator
+from distill.discriminator import Discriminator, seen_by
 from distill.gradients import Gradients
 from distill.matching import DistributionMatching, Made
 from distill.matching_config import DistributionMatchingConfig
 from distill.objectives import Moment
 from distill.processes import Processes
+from distill.render import RenderConfig
 from distill.rollout import Views, rollout
 from distill.self_rollout import Plan, Player, self_rollout
 from distill.stage_networks import build_networks
@@ -39,7 +41,9 @@ from distill.streams import (
 )
 from distill.viewpoints import viewpoint_of
 from tests.worldmodel import tiny
+from worldmodel import config as strict
 from worldmodel import flow
+from worldmodel.attention import attend_all
 from worldmodel.autoencoder import frames_to_uint8
 from worldmodel.checkpoint import RolloutConfig
 from worldmodel.kv_cache import CacheConfig
@@ -304,8 +308,8 @@ def test_a_critic_learns_the_rollouts_its_student_was_judged_for_and_then_others
     for part in range(2):
         objective.loss("critic", _batch(), moment)
         assert objective._shown is not None
-        assert torch.equal(objective._shown[0], seen[part])
-        assert not objective._shown[0].requires_grad
+        assert torch.equal(objective._shown.latents, seen[part])
+        assert not objective._shown.latents.requires_grad
     assert len(seen) == 2
     objective.loss("critic", _batch(), Moment(1, 0.0, moment.random))
     assert len(seen) == 3
@@ -538,6 +542,7 @@ def test_frames_that_are_judged_together_are_seen_from_their_middle_at_their_own
         ({"spread_share": 0.5, "stream_share": 0.5, "scored_frames": None}, "scored_frames None"),
         ({"given_share": 1.5}, "given_share lies in"),
         ({"given_share": 0.5, "known_frames": 0}, "given_share needs frames that are there"),
+        ({"discriminator_noise": 1.0}, "discriminator_noise lies in"),
     ],
 )
 def test_frames_that_are_not_there_are_refused(keys: dict[str, Any], message: str) -> None:
@@ -640,6 +645,16 @@ def test_walks_for_streams_that_never_go_on_are_refused() -> None:
         WalksConfig(frames=1)
 
 
+def test_worlds_played_are_walked_through_as_rollouts_go_on() -> None:
+    """Or a discriminator would tell truth by its cameras, where no truth stands beside a rollout."""
+    rendered = strict.load(Path("configs/data/worlds-played.yaml"), RenderConfig)
+    walks = WalksConfig()
+    assert rendered.paths == walks.paths
+    assert rendered.limits == walks.limits
+    assert rendered.frames_per_second == pytest.approx((walks.frames_per_second,) * 2, rel=0.01)
+
+
+
 def test_a_path_is_continued_level_from_where_one_stands_and_looks() -> None:
     """Whoever looked up and then walks on a path of one who looked ahead soon looks ahead, too."""
     frames, moved = 2 * EASING_FRAMES, (3.0, -1.0, 2.0)
@@ -683,11 +698,12 @@ def test_near_true_frames_the_loss_is_also_the_distance_to_the_truth() -> None:
     torch.testing.assert_close(further, 0.5 * all_of_it, rtol=1e-3, atol=1e-6)
 
 
-def _with_discriminator(weight: float = 0.5) -> DistributionMatching:
-    config = replace(CONFIG, adversarial_weight=weight, discriminator_lead_steps=3)
+def _with_discriminator(weight: float = 0.5, **changed: Any) -> DistributionMatching:
+    config = replace(CONFIG, adversarial_weight=weight, **changed)
     networks = [tiny.transformer() for _ in range(3)]
     torch.manual_seed(4)
-    discriminator = Discriminator((2, 4), 4, 1, 8)
+    theirs = networks[-1].config
+    discriminator = Discriminator(theirs.layers, theirs.width, 8)
     return DistributionMatching(config, *networks, tiny.CACHE, discriminator=discriminator)
 
 
@@ -698,47 +714,136 @@ def _moves(network: nn.Module) -> bool:
 @pytest.mark.parametrize("role", ["student", "critic", "discriminator"])
 def test_with_a_discriminator_gradients_still_reach_one_role_only(role: str) -> None:
     objective, moment = _with_discriminator(), Moment(10, 0.0, torch.Generator().manual_seed(0))
+    objective._right = torch.tensor(0.9)
     assert objective.due(0) == ("student", "critic", "discriminator")
     assert objective.due(1) == ("critic", "discriminator")
     with torch.no_grad():
         objective.loss("critic", _batch(), moment)  # which makes what both see
     objective.loss(role, _batch(), moment)[0].backward()
     assert {name for name, network in objective.trained.items() if _moves(network)} == {role}
+    assert not _moves(objective._teacher)
 
 
-def test_a_discriminator_is_heard_after_its_lead_and_pushes_as_hard_as_it_is_told() -> None:
-    def gradient(objective: DistributionMatching, step: int) -> Tensor:
+def test_a_discriminator_pushes_as_hard_as_it_is_told_and_as_it_is_right() -> None:
+    def gradient(weight: float, right: float) -> Tensor:
         """At the bias of the student's last layer."""
-        moment = Moment(step, 0.0, torch.Generator().manual_seed(0))
+        objective, moment = _with_discriminator(weight), Moment(0, 0.0, torch.Generator().manual_seed(0))
+        objective._right = torch.tensor(right)
         loss, _ = objective.loss("student", _batch(), moment)
         student = objective.trained["student"]
         return torch.autograd.grad(loss, list(student.parameters()), allow_unused=True)[-1]
 
-    silent, heard = (gradient(_with_discriminator(), 0), gradient(_with_discriminator(), 4))
-    twice = gradient(_with_discriminator(1.0), 4)
-    alone = gradient(_with_discriminator(0.0), 4)
-    exits = np.random.default_rng(0).integers(STEPS), np.random.default_rng(4).integers(STEPS)
-    assert exits[0] == exits[1], "both steps leave at the same exit"
-    torch.testing.assert_close(silent, alone)
-    torch.testing.assert_close(twice - alone, 2 * (heard - alone), rtol=1e-3, atol=1e-7)
+    alone, heard = gradient(0.0, 1.0), gradient(0.5, 1.0)
     assert (heard - alone).abs().max() > 0
+    torch.testing.assert_close(gradient(1.0, 1.0) - alone, 2 * (heard - alone), rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(gradient(1.0, 0.75) - alone, heard - alone, rtol=1e-3, atol=1e-7)
+    for guessing in (0.5, 0.3):
+        torch.testing.assert_close(gradient(1.0, guessing), alone)
 
 
-def test_a_discriminator_learns_to_tell_empty_frames_from_full_ones() -> None:
+def test_a_discriminator_needs_an_optimizer() -> None:
+    overrides = ["objective.adversarial_weight=0.1", "discriminator_optimizer=null"]
+    with pytest.raises(ValueError, match="adversarial_weight needs a discriminator_optimizer"):
+        load_stage(Path("configs/stage/nano/3.yaml"), overrides)
+
+
+def test_a_push_makes_what_was_made_look_truer() -> None:
+    objective, batch = _with_discriminator(), _batch()
+    made = objective._rollout(batch, Moment(0, 0.0, torch.Generator().manual_seed(0)))
+
+    def opinion(clip: Made) -> Tensor:
+        with torch.no_grad():
+            return objective._opinion(clip, Moment(0, 0.0, torch.Generator().manual_seed(1))).mean()
+
+    push = objective._push(made, batch, Moment(0, 0.0, torch.Generator().manual_seed(1)))
+    pushed = made.latents.detach() - 0.1 * push / push.square().mean().sqrt()
+    assert opinion(replace(made, latents=pushed)) > opinion(made)
+
+
+def test_a_discriminator_learns_to_tell_empty_clips_from_full_ones() -> None:
     torch.manual_seed(5)
-    discriminator = Discriminator((2, 4), 4, 1, 16)
+    teacher, batch = tiny.transformer().requires_grad_(False), _batch()
+    geometry = teacher.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
+    place = Geometry(*(x[:1].expand(6, *x.shape[1:]) for x in geometry.frames(0, 3).tensors()))
+    discriminator = Discriminator(teacher.config.layers, teacher.config.width, 16)
     optimizer = torch.optim.Adam(discriminator.parameters(), 0.01)
-    words = torch.zeros(6, 1)
+
+    def opinion(clips: Tensor) -> Tensor:
+        seen = seen_by(teacher, clips, torch.zeros(6, 3), torch.zeros(6, 1), place)
+        told: Tensor = discriminator(*seen)
+        return told
+
     for _ in range(60):
         full, empty = torch.randn(6, 3, 8, 4), torch.randn(6, 3, 8, 4)
         empty[:, :, 4:] = 0.0
-        of_full, of_empty = discriminator(full, words), discriminator(empty, words)
-        loss = losses.told_apart(of_full, of_empty)
+        of_full, of_empty = opinion(full), opinion(empty)
+        loss = losses.relativistic(of_full, of_empty)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert of_full.shape == (6, 3, 2, 4)
-    assert (of_full > 0).float().mean() > 0.9 and (of_empty < 0).float().mean() > 0.9
+    assert of_full.shape == (6, 3, 8)
+    assert (of_full > of_empty).float().mean() > 0.9
+
+
+def test_what_a_teacher_sees_after_its_last_block_is_what_it_answers_from() -> None:
+    teacher, batch = tiny.transformer(), _batch()
+    geometry = teacher.geometry(batch.camera_from_anchor, batch.intrinsics, batch.time)
+    sigma = torch.full((2, FRAMES), 0.4)
+    clips = batch.latents.float(), sigma, batch.words
+    seen = seen_by(teacher, *clips, geometry)
+    assert [x.shape for x in seen] == [(2, FRAMES, 8, teacher.config.width)] * len(teacher.blocks)
+    _, condition, _ = teacher.embed(*clips)
+    answer = teacher(*clips, geometry, [attend_all] * len(teacher.blocks))
+    torch.testing.assert_close(teacher.head(seen[-1], condition), answer)
+
+
+def _which(frame: Tensor, batch: LatentBatch) -> int:
+    """The frame of the batch that `frame` [b p c] is."""
+    return next(i for i in range(FRAMES) if torch.equal(frame, batch.latents[:, i].float()))
+
+
+@pytest.mark.parametrize("places", [range(3, 7), [1, 3, 6, 7]])
+def test_where_nobody_knows_the_truth_other_frames_as_far_apart_stand_beside_what_was_made(
+    places: Sequence[int],
+) -> None:
+    objective, batch = _with_discriminator(), _batch()
+    geometry, words = objective._views(batch, places)
+    made = Made(batch.latents[:, :4].float(), geometry, words, torch.zeros(2, 4), list(places))
+    starts = set()
+    for step in range(12):
+        moment = Moment(step, 0.0, torch.Generator().manual_seed(0))
+        truth = objective._truth_beside(made, batch, moment)
+        first = _which(truth.latents[:, 0], batch)
+        frames = [first + place - places[0] for place in places]
+        assert torch.equal(truth.latents, batch.latents[:, frames].float())
+        views, _ = objective._views(batch, frames)
+        torch.testing.assert_close(truth.geometry.tensors(), views.tensors())
+        starts.add(first)
+    assert len(starts) > 1 and max(starts) == FRAMES - 1 - (places[-1] - places[0])
+
+
+def test_along_a_true_clip_the_truth_is_what_stands_at_the_same_places() -> None:
+    config = replace(ONE_STEP, scored_frames=4, stream_share=0.99, known_frames=1)
+    networks = [tiny.transformer() for _ in range(3)]
+    objective, batch = DistributionMatching(config, *networks, tiny.CACHE), _batch()
+    moment = Moment(0, 0.0, torch.Generator().manual_seed(0))
+    ends = []
+    for _ in range(3):  # frames 0 to 3, then 3 more at a time, of 8
+        made = objective._rollout(batch, moment)
+        if made.truth is not None:
+            ends.append(_which(made.truth[:, -1], batch))
+            assert torch.equal(made.truth, batch.latents[:, ends[-1] - 3 : ends[-1] + 1].float())
+    assert ends == [3, 6]
+    assert made.truth is None, "the third goes on beyond the clip"
+
+
+def test_nobody_knows_the_truth_on_a_walk_and_on_the_way_back() -> None:
+    batch = _batch()
+    stream = Stream(batch, batch.latents[:, :3].float(), FRAMES)
+    there = stream.truth([1, 4, FRAMES - 1])
+    assert there is not None and torch.equal(there, batch.latents[:, [1, 4, FRAMES - 1]].float())
+    assert stream.truth([FRAMES - 1, FRAMES]) is None
+    assert stream.onward(batch.camera_from_anchor).truth([0, 1]) is None
 
 
 def test_a_rollout_without_a_true_frame_has_no_truth_near_it() -> None:

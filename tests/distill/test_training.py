@@ -21,7 +21,7 @@ from distill.lineage import teacher_of
 from distill.objectives import Moment
 from distill.processes import Processes
 from distill.run import load_autoencoder, load_transformer
-from distill.stage_networks import build_critic, build_network, compile_network
+from distill.stage_networks import build_network, build_networks, compile_network
 from distill.stage_objectives import build_batches, build_objective
 from distill.stages import load_stage
 from distill.state import load_state, save_state
@@ -46,7 +46,6 @@ def _trainer(
 ) -> Trainer:
     stage, model = load_stage(Path(f"configs/stage/{stage_name}.yaml"), list(overrides))
     torch.manual_seed(stage.seed)
-    network = build_network(stage, model, None)
     processes = Processes(0, 1, device)
     batches = build_batches(stage, model, ClipSet(data), processes)
     out.mkdir(parents=True, exist_ok=True)
@@ -56,11 +55,11 @@ def _trainer(
         teacher.mkdir(exist_ok=True)
         other = shaken(build_network(stage, model, None), 0.05)
         save_module(teacher, "transformer", other, model.transformer, torch.float32)
-    networks = {"student": network.to(device)}
-    if stage.compile:
-        compile_network(network)
-    if stage.critic_optimizer is not None:
-        networks["critic"] = build_critic(stage, model, teacher).to(device)
+    networks = build_networks(stage, model, None, teacher)
+    for network in networks.values():
+        network.to(device)
+        if stage.compile:
+            compile_network(network)
     objective = build_objective(stage, model, networks, teacher)
     return Trainer(stage, networks, objective, batches, out, processes)
 
@@ -91,7 +90,7 @@ def test_every_stage_builds_and_takes_two_steps(stage_name: str, tmp_path: Path)
 
 STREAMS = "objective.stream_share=0.8"
 ONWARD = (STREAMS, "objective.stream_onward=0.5")
-DISCRIMINATED = ("objective.adversarial_weight=0.2", "objective.discriminator_lead_steps=4")
+DISCRIMINATED = "objective.adversarial_weight=0.2"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +99,7 @@ DISCRIMINATED = ("objective.adversarial_weight=0.2", "objective.discriminator_le
         *((stage, ()) for stage in STAGES),
         ("nano/1", ("accumulate=2",)),
         ("nano/3", (STREAMS,)),
-        ("nano/3", (*ONWARD, *DISCRIMINATED, "objective.critic_knows_step=true")),
+        ("nano/3", (*ONWARD, DISCRIMINATED, "objective.critic_knows_step=true")),
         ("nano/3", (*ONWARD, "objective.stream_walks.frames=32", "objective.given_share=0.5")),
         ("nano/0", ("objective.given_share=0.5",)),
     ],
