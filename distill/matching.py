@@ -193,8 +193,9 @@ class DistributionMatching:
     def _discrimination(self, batch: LatentBatch, moment: Moment) -> tuple[Tensor, Metrics]:
         """Of true clips, and of what the critic of the same step was shown."""
         assert self._shown is not None, "the critic comes first"
-        of_truth = self._opinion(self._truth_beside(self._shown, batch, moment), moment)
-        of_made = self._opinion(self._shown, moment)
+        sigma = self._level_shown(self._shown, moment)
+        of_truth = self._opinion(self._truth_beside(self._shown, batch, moment), sigma, moment)
+        of_made = self._opinion(self._shown, sigma, moment)
         self._right = (of_truth > of_made).float().mean()
         return losses.relativistic(of_truth, of_made), {"right": self._right}
 
@@ -212,17 +213,20 @@ class DistributionMatching:
 
     def _push(self, made: Made, batch: LatentBatch, moment: Moment) -> Tensor:
         """The gradient at its latents [b f p c] of looking less true; none reaches any weights."""
-        seen = made.latents.detach().requires_grad_()
+        seen, sigma = made.latents.detach().requires_grad_(), self._level_shown(made, moment)
         with torch.no_grad():
-            of_truth = self._opinion(self._truth_beside(made, batch, moment), moment)
+            of_truth = self._opinion(self._truth_beside(made, batch, moment), sigma, moment)
         with torch.enable_grad():
-            of_made = self._opinion(replace(made, latents=seen), moment)
+            of_made = self._opinion(replace(made, latents=seen), sigma, moment)
             (push,) = torch.autograd.grad(losses.relativistic(of_made, of_truth), seen)
         return push
 
-    def _opinion(self, clip: Made, moment: Moment) -> Tensor:
+    def _level_shown(self, made: Made, moment: Moment) -> Tensor:
+        """The noise levels [b f] at which a pair is shown: who is noisier is no sign of anything."""
+        return low_levels(self.config.discriminator_noise, made.latents, moment)
+
+    def _opinion(self, clip: Made, sigma: Tensor, moment: Moment) -> Tensor:
         """Of every place, [b f p]."""
-        sigma = low_levels(self.config.discriminator_noise, clip.latents, moment)
         noisy = flow.interpolate(clip.latents, noise_like(clip.latents, moment), sigma)
         assert isinstance(self._teacher, WorldTransformer), "checked when the stage was read"
         seen = seen_by(self._teacher, noisy, sigma, clip.words, clip.geometry)

@@ -14,9 +14,8 @@ class DistributionMatchingConfig:
     """A student against the difference of two scores, the teacher's and the critic's."""
 
     kind: Literal["distribution_matching"]
-    history: Literal["self", "noisy", "clean"] = (
-        "self"  # what the student sees; see the file's head
-    )
+    # what the student sees; see the head of distill/matching.py
+    history: Literal["self", "noisy", "clean"] = "self"
     student_steps: int  # denoising steps of the student
     shift: float  # of the student's steps and of the noise levels at which scores are compared
     critic_updates: int  # of the fake score, for each update of the student

@@ -747,13 +747,37 @@ def test_a_discriminator_needs_an_optimizer() -> None:
         load_stage(Path("configs/stage/nano/3.yaml"), overrides)
 
 
+@pytest.mark.parametrize("asked", ["loss", "push"])
+def test_truth_and_what_was_made_are_shown_with_as_much_noise(asked: str) -> None:
+    objective, batch = _with_discriminator(), _batch()
+    moment = Moment(0, 0.0, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        objective.loss("critic", batch, moment)
+    shown, opinion = list[Tensor](), objective._opinion
+
+    def noted(clip: Made, sigma: Tensor, moment: Moment) -> Tensor:
+        shown.append(sigma)
+        return opinion(clip, sigma, moment)
+
+    objective._opinion = noted  # type: ignore[method-assign]
+    if asked == "loss":
+        objective.loss("discriminator", batch, moment)
+    else:
+        made = objective._shown
+        assert made is not None
+        objective._push(made, batch, moment)
+    assert len(shown) == 2 and torch.equal(*shown)
+    assert shown[0].min() > 0.0 and shown[0].max() < objective.config.discriminator_noise
+
+
 def test_a_push_makes_what_was_made_look_truer() -> None:
     objective, batch = _with_discriminator(), _batch()
     made = objective._rollout(batch, Moment(0, 0.0, torch.Generator().manual_seed(0)))
 
     def opinion(clip: Made) -> Tensor:
         with torch.no_grad():
-            return objective._opinion(clip, Moment(0, 0.0, torch.Generator().manual_seed(1))).mean()
+            moment = Moment(0, 0.0, torch.Generator().manual_seed(1))
+            return objective._opinion(clip, torch.full((2, FRAMES), 0.05), moment).mean()
 
     push = objective._push(made, batch, Moment(0, 0.0, torch.Generator().manual_seed(1)))
     pushed = made.latents.detach() - 0.1 * push / push.square().mean().sqrt()
