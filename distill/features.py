@@ -2,7 +2,8 @@
 
 No outside weights enter this project, so the ruler is the encoder of an autoencoder of ours. It was
 trained to keep what its decoder needs and nothing else, which is less than a classifier knows; numbers
-of two evaluations compare only if they name the same ruler.
+of two evaluations compare only if they name the same ruler. It is shown whole frames, also where it was
+trained on what they have beyond mean colours (`mean_colour_std`): else it would not see colours.
 """
 
 from __future__ import annotations

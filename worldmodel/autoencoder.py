@@ -2,6 +2,12 @@
 
 The encoder runs once per start image and may be large; the decoder runs for every generated frame, so
 almost all of its work is at low resolution and the last doubling is a pixel shuffle.
+
+With `mean_colour_std` the first three channels of a token are the mean colour of its pixels, and large;
+the others are what the picture has beyond those, and of unit variance. Noise that hides a tree's leaves
+then leaves its place, so a diffusion model decides first where things are and then what they are made
+of, as one of pixels does. Latents that are learned freely are nearly white: everything about a frame is
+decided at once, almost at pure noise (docs/decisions.md, "Colours first").
 """
 
 from __future__ import annotations
@@ -17,6 +23,7 @@ from torch.nn import functional
 from worldmodel.drift import Moments
 
 DOWNSCALE = 16
+COLOURS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +35,8 @@ class AutoencoderConfig:
     encoder_depths: tuple[int, ...]  # residual blocks at each
     decoder_widths: tuple[int, ...]  # coarsest first
     decoder_depths: tuple[int, ...]
+    # of channels 0-2, which then are mean colours; None: every channel is learned
+    mean_colour_std: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("encoder_widths", "encoder_depths", "decoder_widths", "decoder_depths"):
@@ -37,6 +46,16 @@ class AutoencoderConfig:
             raise ValueError(
                 f"frames of {self.height_px}x{self.width_px} px are no multiple of {DOWNSCALE}"
             )
+        if self.mean_colour_std is not None:
+            if not self.mean_colour_std > 0.0:
+                raise ValueError(f"mean_colour_std must be positive, got {self.mean_colour_std}")
+            if self.latent_channels <= COLOURS:
+                raise ValueError(f"mean_colour_std needs more than {COLOURS} latent_channels")
+
+    @property
+    def learned_channels(self) -> int:
+        """Those that the encoder finds."""
+        return self.latent_channels - (0 if self.mean_colour_std is None else COLOURS)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -85,7 +104,7 @@ class Encoder(nn.Module):
             layers += [nn.PixelUnshuffle(2), nn.Conv2d(4 * width, target, 3, padding=1)]
             layers += [ResidualBlock(target) for _ in range(depth)]
             width = target
-        self.layers = nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(width, config.latent_channels, 1))
+        self.layers = nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(width, config.learned_channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         latent: Tensor = self.layers(x)
@@ -110,7 +129,10 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Frames [n 3 H W] in [-1, 1] to and from latents [n p c] of about unit variance."""
+    """Frames [n 3 H W] in [-1, 1] to and from latents [n p c] of about unit variance.
+
+    With `mean_colour_std` channels 0-2 have that standard deviation instead.
+    """
 
     latent_mean: Tensor
     latent_std: Tensor
@@ -146,8 +168,8 @@ class Autoencoder(nn.Module):
         if self.latents_stay:
             return self.decode(self.encode(frames) + latent_noise)
         raw = self._encode(frames)
-        latents = (raw - raw.mean((0, 1))) / raw.std((0, 1)).clamp_min(1e-4)
-        return self.decode(latents + latent_noise)
+        mean, std = self._statistics(raw)
+        return self._decode((raw - mean) / std + latent_noise, mean, std)
 
     def keep_latents(self) -> None:
         """Train the decoder only, from now on: encoder and latent statistics stay as they are."""
@@ -160,10 +182,7 @@ class Autoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Frames [n 3 H W], nominally in [-1, 1], of normalised latents [n p c]."""
-        grid = rearrange(latents, "n (h w) c -> n c h w", h=self.config.grid[0])
-        dtype = next(self.decoder.parameters()).dtype
-        frames: Tensor = self.decoder(grid.to(dtype, memory_format=torch.channels_last))
-        return frames.float()
+        return self._decode(latents, self.latent_mean, self.latent_std)
 
     def render(self, latents: Tensor) -> Tensor:
         """Pixels, uint8 [b*f H W 3], of latents [b f p c]: for play, which shows frames as they come."""
@@ -188,21 +207,55 @@ class Autoencoder(nn.Module):
         return [p for p in self.parameters() if p.ndim == 4 and p.shape[-1] == 3]
 
     def _encode(self, frames: Tensor) -> Tensor:
+        """Latents [n p c] as they come, before they are normalised."""
+        colours = None
+        if self.config.mean_colour_std is not None:
+            colours = functional.avg_pool2d(frames, DOWNSCALE)
+            frames = frames - smooth(colours)  # so that the rest says nothing of them again
         dtype = next(self.encoder.parameters()).dtype
         x = frames.to(dtype, memory_format=torch.channels_last)
-        return rearrange(self.encoder(x).float(), "n c h w -> n (h w) c")
+        found = self.encoder(x).float()
+        if colours is not None:
+            found = torch.cat([colours, found], 1)
+        return rearrange(found, "n c h w -> n (h w) c")
+
+    def _decode(self, latents: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """Frames of latents [n p c] that were normalised with these statistics [c]."""
+        grid = rearrange(latents, "n (h w) c -> n c h w", h=self.config.grid[0])
+        dtype = next(self.decoder.parameters()).dtype
+        frames: Tensor = self.decoder(grid.to(dtype, memory_format=torch.channels_last)).float()
+        if self.config.mean_colour_std is not None:
+            shape = (COLOURS, 1, 1)
+            stored = grid[:, :COLOURS].float()
+            frames = frames + smooth(stored * std[:COLOURS].view(shape) + mean[:COLOURS].view(shape))
+        return frames
+
+    def _statistics(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """What to subtract from latents [n p c] as they come, and to divide by: [c] each."""
+        mean, std = raw.mean((0, 1)), raw.std((0, 1)).clamp_min(1e-4)
+        if self.config.mean_colour_std is not None:
+            std = torch.cat([std[:COLOURS] / self.config.mean_colour_std, std[COLOURS:]])
+        return mean, std
 
     @torch.no_grad()
     def calibrate(self, batches: Sequence[Tensor]) -> None:
         """Fix the latent statistics to those of the frames [n 3 H W] in `batches`."""
-        raw = torch.cat([self._encode(frames) for frames in batches])
-        self.latent_mean.copy_(raw.mean((0, 1)))
-        self.latent_std.copy_(raw.std((0, 1)).clamp_min(1e-4))
+        mean, std = self._statistics(torch.cat([self._encode(frames) for frames in batches]))
+        self.latent_mean.copy_(mean)
+        self.latent_std.copy_(std)
 
     def measure_moments(self, latents: Tensor) -> None:
         """Remember what true frames look like, from their latents [n p c]."""
         self.latent_moments = Moments(self.config.latent_channels).to(latents.device)
         self.latent_moments.measure(latents)
+
+
+def smooth(colours: Tensor) -> Tensor:
+    """A picture [n 3 H W] of the mean colours of its tokens [n 3 h w], without edges between them."""
+    picture: Tensor = functional.interpolate(
+        colours, scale_factor=DOWNSCALE, mode="bilinear", align_corners=False
+    )
+    return picture
 
 
 def frames_to_float(frames: Tensor) -> Tensor:

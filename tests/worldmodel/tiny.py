@@ -48,7 +48,7 @@ def transformer(vocabulary: tuple[str, ...] = ()) -> WorldTransformer:
     return shaken(WorldTransformer(transformer_config(vocabulary)), 0.08)
 
 
-def autoencoder() -> Autoencoder:
+def autoencoder(mean_colour_std: float | None = None) -> Autoencoder:
     torch.manual_seed(4)
     config = AutoencoderConfig(
         height_px=32,
@@ -58,6 +58,7 @@ def autoencoder() -> Autoencoder:
         encoder_depths=(0, 0, 0, 1),
         decoder_widths=(8, 8, 8, 8),
         decoder_depths=(1, 0, 0, 0),
+        mean_colour_std=mean_colour_std,
     )
     return shaken(Autoencoder(config), 0.1)
 
