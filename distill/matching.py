@@ -105,9 +105,9 @@ class DistributionMatching:
         self._plain: Transformer = student
         self._teacher = teacher.requires_grad_(False)
         self._attend = attend or attend_all
-        self._levels = flow.schedule(config.student_steps, config.shift)
+        self._levels = flow.schedule(config.student_steps, config.steps_shift)
         self._levels_there = self._levels.to(device_of(self._plain))
-        self._first_levels = flow.schedule(config.first_frame_steps, config.shift)
+        self._first_levels = flow.schedule(config.first_frame_steps, config.steps_shift)
         self._player: Player | None = None  # made when the first batch shows how large it is
         self._streams: dict[int, Stream] = {}  # on their way, by the step that all their frames exit at
         self._judged: deque[Made] = deque()  # what the student was judged for; its critic learns it

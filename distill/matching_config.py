@@ -17,9 +17,10 @@ class DistributionMatchingConfig:
     # what the student sees; see the head of distill/matching.py
     history: Literal["self", "noisy", "clean"] = "self"
     student_steps: int  # denoising steps of the student
-    shift: float  # of the student's steps and of the noise levels at which scores are compared
+    shift: float  # of the noise levels at which scores are compared, and of the student's steps
     critic_updates: int  # of the fake score, for each update of the student
     guidance: float = 1.0  # of the real score, over its prediction without words; 1: none
+    student_shift: float | None = None  # of the student's steps alone; None: as of the scores
     lowest_level: float = 0.02
     highest_level: float = 0.98
     # Frames of every denoising step are a distribution of their own. A critic that is not told which
@@ -52,7 +53,14 @@ class DistributionMatchingConfig:
     discriminator_width: int = 128
     discriminator_noise: float = 0.1  # largest level of it on all that it sees, truth included
 
+    @property
+    def steps_shift(self) -> float:
+        """Of the student's steps: `rollout.shift`, where it is played as it was trained."""
+        return self.shift if self.student_shift is None else self.student_shift
+
     def __post_init__(self) -> None:
+        if self.student_shift is not None and not self.student_shift > 0.0:
+            raise ValueError(f"student_shift must be positive, got {self.student_shift}")
         for name in ("student_steps", "first_frame_steps", "block_frames", "critic_updates"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

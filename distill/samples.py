@@ -110,7 +110,7 @@ def rollout_of(stage: StageConfig) -> RolloutConfig:
         return RolloutConfig(
             steps=objective.student_steps,
             first_frame_steps=objective.first_frame_steps,
-            shift=objective.shift,
+            shift=objective.steps_shift,
             solver="consistency",
             commit=objective.commit,
         )

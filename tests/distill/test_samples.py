@@ -86,7 +86,9 @@ def test_pictures_of_latents_without_an_autoencoder_are_refused(
 def test_a_student_is_drawn_as_it_was_trained_to_be_sampled() -> None:
     stage, _ = load_stage(Path("configs/stage/3.yaml"), ["objective.commit=own"])
     how = rollout_of(stage)
-    assert (how.steps, how.solver, how.commit) == (2, "consistency", "own")
+    assert (how.steps, how.shift, how.solver, how.commit) == (2, 3.0, "consistency", "own")
+    higher, _ = load_stage(Path("configs/stage/3.yaml"), ["objective.student_shift=12.0"])
+    assert rollout_of(higher).shift == 12.0
     teacher, _ = load_stage(Path("configs/stage/1.yaml"), [])
     assert (rollout_of(teacher).steps, rollout_of(teacher).solver) == (16, "euler")
 

@@ -951,6 +951,21 @@ def test_the_steps_are_those_of_the_paper(steps: int, thousandths: list[float]) 
     assert first == pytest.approx([1000.0, 937.5, 833.333, 625.0])
 
 
+def test_the_steps_of_a_student_may_lie_higher_than_the_noise_levels_of_its_scores() -> None:
+    networks = [tiny.transformer() for _ in range(3)]
+    config = replace(CONFIG, student_steps=2, shift=5.0, student_shift=12.0)
+    high = DistributionMatching(config, *networks, tiny.CACHE)
+    assert high._levels.tolist() == pytest.approx([1.0, 12 / 13, 0.0])
+
+    def noise_levels(student_shift: float | None) -> Tensor:
+        objective = replace(config, student_shift=student_shift)
+        moment = Moment(0, 0.0, torch.Generator().manual_seed(1))
+        scored = DistributionMatching(objective, *networks, tiny.CACHE)
+        return scored._noise_levels(torch.zeros(8, 3, 4, 4), moment)
+
+    torch.testing.assert_close(noise_levels(12.0), noise_levels(None))
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -960,6 +975,7 @@ def test_the_steps_are_those_of_the_paper(steps: int, thousandths: list[float]) 
         {"known_frames": -1},
         {"invented_share": 1.5},
         {"scored_frames": 1},
+        {"student_shift": 0.0},
     ],
 )
 def test_a_rollout_that_cannot_be_is_refused(values: dict[str, Any]) -> None:
