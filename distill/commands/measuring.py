@@ -97,7 +97,7 @@ def _add_table(command: Command) -> None:
     teacher.add_argument("--levels", help="of noise that it begins with; default 1.0,0.75,0.5")
     teacher.add_argument("--given", help="first frames it is given, as in 0,4; default 0")
     teacher.add_argument("--guidance", type=float, help="over no words; default 1.0: none")
-    teacher.add_argument("--denoising-steps", type=int, help="default 24")
+    teacher.add_argument("--denoising-steps", type=int, help="default 48")
     teacher.add_argument("--shift", type=float, help="of their noise levels; default 3.0")
     teacher.add_argument("--overwrite", action="store_true")
     teacher.add_argument("--out", type=Path, required=True, help="a JSON file; a PNG beside it")
