@@ -17,10 +17,9 @@ from distill.batches import FrameBatch
 from distill.objectives import (
     Metrics,
     Moment,
-    Reconstruction,
-    ReconstructionConfig,
     random_uniform,
 )
+from distill.reconstruction import Reconstruction, ReconstructionConfig
 from worldmodel.autoencoder import Autoencoder, ChannelNorm
 from worldmodel.upscaler import UpscaledAutoencoder
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.matching_config import DistributionMatchingConfig
-from distill.objectives import ConsistencyConfig, FlowMatchingConfig, ReconstructionConfig
+from distill.objectives import ConsistencyConfig, FlowMatchingConfig
+from distill.reconstruction import ReconstructionConfig
 from distill.regression import EndpointRegressionConfig
 
 ObjectiveConfig = (

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from distill.batches import FrameBatch, LatentBatch
 from distill.lineage import history_of
 from distill.matching_config import DistributionMatchingConfig
-from distill.objectives import FlowMatchingConfig, ReconstructionConfig
+from distill.objectives import FlowMatchingConfig
 from distill.optimizers import ExponentialAverage
+from distill.reconstruction import ReconstructionConfig
 from distill.rollout import Views, rollout
 from distill.stage_networks import build_network
 from distill.stages import ModelConfig, StageConfig

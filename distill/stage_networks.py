@@ -19,8 +19,8 @@ from distill.features import Perception
 from distill.lineage import ObjectiveConfig
 from distill.matching_config import DistributionMatchingConfig
 from distill.networks import Transformer, WanStudent, make_transformer
-from distill.objectives import ReconstructionConfig
 from distill.processes import Processes
+from distill.reconstruction import ReconstructionConfig
 from distill.sharding import shard
 from distill.stages import AnyModel, ModelConfig, StageConfig, has_critic, has_discriminator
 from worldmodel.autoencoder import Autoencoder, AutoencoderConfig

@@ -29,10 +29,9 @@ from distill.objectives import (
     ConsistencyConfig,
     FlowMatching,
     Objective,
-    Reconstruction,
-    ReconstructionConfig,
 )
 from distill.processes import Processes
+from distill.reconstruction import Reconstruction, ReconstructionConfig
 from distill.regression import EndpointRegression, EndpointRegressionConfig
 from distill.stage_networks import (
     compile_network,

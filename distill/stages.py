@@ -7,8 +7,8 @@ from pathlib import Path
 
 from distill.lineage import ObjectiveConfig
 from distill.matching_config import DistributionMatchingConfig
-from distill.objectives import ReconstructionConfig
 from distill.optimizers import OptimizerConfig
+from distill.reconstruction import ReconstructionConfig
 from worldmodel import config as strict
 from worldmodel.autoencoder import AutoencoderConfig
 from worldmodel.kv_cache import CacheConfig

@@ -14,7 +14,8 @@ from distill import losses
 from distill.adversarial import AdversarialReconstruction, PatchCritic
 from distill.batches import FrameBatch
 from distill.features import Perception, Ruler
-from distill.objectives import Moment, Reconstruction, ReconstructionConfig
+from distill.objectives import Moment
+from distill.reconstruction import Reconstruction, ReconstructionConfig
 from distill.stage_networks import build_networks
 from distill.stage_objectives import build_objective
 from distill.stages import load_stage
