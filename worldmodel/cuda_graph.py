@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -21,7 +22,9 @@ class CudaGraph(Generic[Output]):
     Inputs whose example lies on the CPU are handed over there: all of them travel in one copy.
     Graphs that share a `pool` share memory: the output of one is overwritten by the next call of any.
     A graph that is to run beside others has no pool with them, and is captured in its own `stream`:
-    libraries keep one working memory for each stream, and kernels keep the stream's priority.
+    libraries keep one working memory for each stream, and kernels keep the stream's priority. All other
+    graphs are warmed up and captured in one stream, for the same reason: the graphs of a Wan
+    model had a gigabyte of it.
     `function` may draw random numbers from `generators` alone; they may be seeded between replays. The
     warm-up calls it, so its side effects happen `warmup` times before the first replay, and the
     caller restores its state afterwards, or has called it before and needs no warm-up.
@@ -46,12 +49,12 @@ class CudaGraph(Generic[Output]):
                 for tensor in example
             ]
         self._signatures = [_signature(tensor) for tensor in example]
-        warming = torch.cuda.Stream()
-        warming.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(warming):
+        stream = stream or _capturing(torch.cuda.current_device())
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
             for _ in range(warmup):
                 function(*self._inputs)
-        torch.cuda.current_stream().wait_stream(warming)
+        torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         for generator in generators:
             self._graph.register_generator_state(generator)
@@ -83,6 +86,12 @@ class CudaGraph(Generic[Output]):
     def close(self) -> None:
         """Free the graph's memory now instead of at garbage collection."""
         self._graph.reset()
+
+
+@cache
+def _capturing(device: int) -> torch.cuda.Stream:
+    """Of all graphs that ask for none of their own."""
+    return torch.cuda.Stream(device)
 
 
 class SideStream:
