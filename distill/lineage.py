@@ -44,7 +44,17 @@ def teacher_of(objective: ObjectiveConfig) -> Direction | None:
     return None
 
 
-def check(objective: ObjectiveConfig, init: Path | None, teacher: Path | None) -> None:
+def needs_worse_teacher(objective: ObjectiveConfig) -> bool:
+    """Whether the teacher is guided away from another one."""
+    return isinstance(objective, DistributionMatchingConfig) and objective.autoguidance > 1.0
+
+
+def check(
+    objective: ObjectiveConfig,
+    init: Path | None,
+    teacher: Path | None,
+    worse_teacher: Path | None = None,
+) -> None:
     """Refuse a stage that would begin or learn from a run of the wrong kind.
 
     Raises:
@@ -57,6 +67,13 @@ def check(objective: ObjectiveConfig, init: Path | None, teacher: Path | None) -
     needed = teacher_of(objective)
     if teacher is not None and needed is not None:
         check_direction(teacher, needed, "--teacher")
+    if worse_teacher is not None and needed is not None:
+        check_direction(worse_teacher, needed, "--worse-teacher")
+    if needs_worse_teacher(objective) and worse_teacher is None:
+        raise ValueError(
+            "objective.autoguidance needs --worse-teacher: the run folder of a stage 0 that was trained"
+            " for a shorter time"
+        )
     if init is not None and needed is not None and history_of(objective) != "noisy":
         check_direction(init, "causal", "--init")
 

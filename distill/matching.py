@@ -10,8 +10,9 @@ One objective, three histories that the student may see:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from distill.networks import Transformer, device_of
 from distill.objectives import (
     Metrics,
     Moment,
-    guided_by_words,
+    guided_velocity,
     low_levels,
     noise_like,
     random_uniform,
@@ -91,11 +92,12 @@ class DistributionMatching:
         attend: Attend | None = None,
         discriminator: nn.Module | None = None,
         *,
+        worse_teacher: Transformer | None = None,
         compiled: bool = False,
     ) -> None:
         """`attend` shows the student its history, where that is not its own rollout.
 
-        `compiled`: whether rollouts are.
+        `worse_teacher`: what the teacher is guided away from. `compiled`: whether rollouts are.
         """
         self.config, self.cache, self._compiled = config, cache, compiled
         self._critic = critic
@@ -104,6 +106,7 @@ class DistributionMatching:
             self.trained["discriminator"] = discriminator
         self._plain: Transformer = student
         self._teacher = teacher.requires_grad_(False)
+        self._worse = None if worse_teacher is None else worse_teacher.requires_grad_(False)
         self._attend = attend or attend_all
         self._levels = flow.schedule(config.student_steps, config.steps_shift)
         self._levels_there = self._levels.to(device_of(self._plain))
@@ -168,8 +171,7 @@ class DistributionMatching:
             return losses.flow_matching(*new), {}
         with torch.no_grad():
             fake = score(self._critic, self._told_critic(made))
-            guidance = self.config.guidance
-            real = guided_by_words(lambda words: score(self._teacher, words), made.words, guidance)
+            real = self._real(score, made.words)
         real_x0 = flow.x0_from_velocity(noisy, real, sigma)
         fake_x0 = flow.x0_from_velocity(noisy, fake, sigma)
         loss = losses.distribution_matching(*(x[:, given:] for x in (latents, real_x0, fake_x0)))
@@ -180,6 +182,12 @@ class DistributionMatching:
             weight = self.config.adversarial_weight * (2 * self._right - 1).clamp(min=0)
             loss = loss + weight * losses.pushed(latents, self._push(made, batch, moment))
         return loss, {}
+
+    def _real(self, score: Callable[[Transformer, Tensor], Tensor], words: Tensor) -> Tensor:
+        """What the teacher says, with its guidance."""
+        led_away = None if self._worse is None else partial(score, self._worse)
+        weights = self.config.guidance, led_away, self.config.autoguidance
+        return guided_velocity(partial(score, self._teacher), words, *weights)
 
     def _told_critic(self, made: Made) -> Tensor:
         """The words it hears: [b v], or of one that knows steps [b f v+s], 1 at each frame's step."""

@@ -20,6 +20,7 @@ class DistributionMatchingConfig:
     shift: float  # of the noise levels at which scores are compared, and of the student's steps
     critic_updates: int  # of the fake score, for each update of the student
     guidance: float = 1.0  # of the real score, over its prediction without words; 1: none
+    autoguidance: float = 1.0  # of the real score, over that of a worse teacher; 1: none
     student_shift: float | None = None  # of the student's steps alone; None: as of the scores
     lowest_level: float = 0.02
     highest_level: float = 0.98
@@ -61,6 +62,8 @@ class DistributionMatchingConfig:
     def __post_init__(self) -> None:
         if self.student_shift is not None and not self.student_shift > 0.0:
             raise ValueError(f"student_shift must be positive, got {self.student_shift}")
+        if self.autoguidance < 1.0:
+            raise ValueError(f"autoguidance must be at least 1 (none), got {self.autoguidance}")
         for name in ("student_steps", "first_frame_steps", "block_frames", "critic_updates"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -266,7 +266,7 @@ class Consistency:
             inputs = (context, noisy, sigma, asked, geometry)
             return teacher_forced(self._teacher, *inputs, self._kernels)
 
-        return guided_by_words(velocity, words, self.config.guidance)
+        return guided_velocity(velocity, words, self.config.guidance)
 
 
 def guided(without: Tensor, with_words: Tensor, guidance: float) -> Tensor:
@@ -274,12 +274,26 @@ def guided(without: Tensor, with_words: Tensor, guidance: float) -> Tensor:
     return without + guidance * (with_words - without)
 
 
-def guided_by_words(velocity: Callable[[Tensor], Tensor], words: Tensor, guidance: float) -> Tensor:
-    """`velocity(words)` with guidance. The camera stays in both passes; only the words are left out."""
+def guided_velocity(
+    velocity: Callable[[Tensor], Tensor],
+    words: Tensor,
+    guidance: float,
+    worse: Callable[[Tensor], Tensor] | None = None,
+    autoguidance: float = 1.0,
+) -> Tensor:
+    """`velocity(words)`, away from what it is without words and from what a `worse` network says.
+
+    The camera stays in all passes; only the words are left out. Both weights are 1 for no change.
+    Source: classifier-free guidance (arXiv 2207.12598); autoguidance (arXiv 2406.02507), where the worse
+    one is of the same kind and makes the same mistakes, only more of them.
+    """
     with_words = velocity(words)
-    if guidance == 1.0:
-        return with_words
-    return guided(velocity(torch.zeros_like(words)), with_words, guidance)
+    found = with_words
+    if guidance != 1.0:
+        found = guided(velocity(torch.zeros_like(words)), with_words, guidance)
+    if worse is not None and autoguidance != 1.0:
+        found = found + (autoguidance - 1.0) * (with_words - worse(words))
+    return found
 
 
 def teacher_forced(

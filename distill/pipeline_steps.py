@@ -89,6 +89,7 @@ class TrainStep:
     data: str
     init: str | None = None
     teacher: str | None = None
+    worse_teacher: str | None = None  # what objective.autoguidance leads away from
     autoencoder: str | None = None  # to show samples with
     only_if_read: bool = False  # leave it out if no other step reads it
 
@@ -101,7 +102,12 @@ class TrainStep:
 
     @property
     def _others(self) -> dict[str, str]:
-        named = {"init": self.init, "teacher": self.teacher, "autoencoder": self.autoencoder}
+        named = {
+            "init": self.init,
+            "teacher": self.teacher,
+            "worse-teacher": self.worse_teacher,
+            "autoencoder": self.autoencoder,
+        }
         return {key: name for key, name in named.items() if name is not None}
 
     def arguments(self, at: Place) -> list[str]:

@@ -61,6 +61,7 @@ def run_stage(
     processes: Processes,
     teacher: Path | None = None,
     autoencoder: Path | None = None,
+    worse_teacher: Path | None = None,
 ) -> dict[str, Any]:
     """Train or resume one stage in folder `out`; leaves averaged weights and `report.json` there.
 
@@ -68,13 +69,15 @@ def run_stage(
         ValueError: if the data, the initial weights or the run folder do not fit the stage.
     """
     clips = ClipSet(data)
-    lineage.check(stage.objective, init, teacher)
+    lineage.check(stage.objective, init, teacher, worse_teacher)
     torch.manual_seed(stage.seed)
     networks = build_networks(stage, model, init, teacher, processes.device)
     with _tuned_for_training(processes.device):
         for network in networks.values():
             ready(network, stage, processes)
-        objective = build_objective(stage, model, networks, teacher, processes)
+        objective = build_objective(
+            stage, model, networks, teacher, processes, worse_teacher=worse_teacher
+        )
         batches = build_batches(stage, model, clips, processes)
         samples = _samples(stage, model, autoencoder, batches, out, processes)
         out.mkdir(parents=True, exist_ok=True)

@@ -51,22 +51,28 @@ def build_objective(
     teacher: Path | None = None,
     processes: Processes | None = None,
     *,
+    worse_teacher: Path | None = None,
     untrained: bool = False,
 ) -> Objective:
-    """`networks` are `ready`. With `untrained` a teacher has random weights, for measuring speed.
+    """`networks` are `ready`. With `untrained` teachers have random weights, for measuring speed.
 
     Raises:
-        ValueError: if the stage needs a teacher and there is none, or the other way round.
+        ValueError: if the stage needs a teacher, or a worse one besides, and there is none, or the other
+            way round.
     """
     student: Any = networks["student"]
     objective = stage.objective
     processes = processes or Processes(0, 1, device_of(student))
     device = processes.device
 
-    def frozen() -> Transformer:
-        folder = None if untrained else needed_teacher(stage, teacher)
+    def frozen(run: Path | None = teacher) -> Transformer:
+        folder = None if untrained else needed_teacher(stage, run)
         theirs = teacher_model(stage, model, folder)
         return frozen_network(stage, theirs, folder, processes, light=True)
+
+    guides = lineage.needs_worse_teacher(objective)
+    if worse_teacher is not None and not guides:
+        raise ValueError("--worse-teacher is of no use without objective.autoguidance above 1")
 
     if isinstance(objective, ConsistencyConfig):
         average = frozen_network(stage, model, None, processes, light=False)
@@ -83,6 +89,7 @@ def build_objective(
             model.cache,
             attend,
             networks.get("discriminator"),
+            worse_teacher=frozen(worse_teacher) if guides else None,
             compiled=stage.compile and device.type == "cuda",
         )
     if teacher is not None:

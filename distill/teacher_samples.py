@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from distill.batches import relative_to_middle
 from distill.clips import ClipSet
 from distill.evaluate import SEED, Model, Truth, decode_clips, load_truth
 from distill.long_play import against, statistics_of
-from distill.objectives import guided_by_words
+from distill.objectives import guided_velocity
 from distill.result import circumstances, told_words, write_result
 from worldmodel import flow
 from worldmodel.attention import attend_all
@@ -42,6 +43,7 @@ class Extent:
     denoising_steps: int = 48  # from pure noise; half of them lose a tenth of the edges
     shift: float = 3.0
     guidance: float = 1.0  # over its prediction without words
+    autoguidance: float = 1.0  # over the prediction of a worse teacher
     levels: tuple[float, ...] = (1.0, 0.75, 0.5)  # of the noise that it begins with
     given: tuple[int, ...] = (0,)  # first frames that it is given without noise
 
@@ -50,6 +52,8 @@ class Extent:
             raise ValueError("clips and denoising steps must be at least 1, first not negative")
         if not self.shift > 0.0:
             raise ValueError(f"shift must be positive, got {self.shift}")
+        if self.autoguidance < 1.0:
+            raise ValueError(f"autoguidance must be at least 1 (none), got {self.autoguidance}")
         if not all(0.0 < level <= 1.0 for level in self.levels):
             raise ValueError(f"levels of noise lie in (0, 1], got {self.levels}")
         if not all(0 <= given < self.frames - 1 for given in self.given):
@@ -57,10 +61,13 @@ class Extent:
 
 
 @torch.no_grad()
-def write_samples(teacher: Model, clips: ClipSet, extent: Extent, out: Path) -> dict[str, Any]:
+def write_samples(
+    teacher: Model, clips: ClipSet, extent: Extent, out: Path, worse: Model | None = None
+) -> dict[str, Any]:
     """Write `out` (JSON) and a PNG of the same name; returns what was written.
 
     The picture has the truth in its first columns and then some frames of every row of the numbers.
+    `worse`: the teacher that `extent.autoguidance` leads away from.
 
     Raises:
         ValueError: if the clips are too short or of another size than the model's frames.
@@ -81,7 +88,7 @@ def write_samples(teacher: Model, clips: ClipSet, extent: Extent, out: Path) -> 
         for level in extent.levels:
             made = decode_clips(
                 teacher,
-                sampled(teacher, latents, geometry, truth.views.words, level, given, extent),
+                sampled(teacher, latents, geometry, truth.views.words, level, given, extent, worse),
             )
             numbers = against(statistics_of(made[:, given:]), statistics_of(frames[:, given:]))
             rows.append({"from_level": level, "given": given, **{n: numbers[n] for n in NAMES}})
@@ -93,6 +100,7 @@ def write_samples(teacher: Model, clips: ClipSet, extent: Extent, out: Path) -> 
         "denoising_steps": extent.denoising_steps,
         "shift": extent.shift,
         "guidance": extent.guidance,
+        "autoguidance": extent.autoguidance,
         "autoencoder": {name: against(coded, statistics_of(frames))[name] for name in NAMES},
         "rows": rows,
         "seconds": round(time.monotonic() - began, 1),
@@ -110,13 +118,12 @@ def sampled(
     level: float,
     given: int,
     extent: Extent,
+    worse: Model | None = None,
 ) -> Tensor:
     """What the teacher makes of true `latents` [b f p c] with noise of `level`, by Euler steps.
 
     The first `given` frames stay as they are.
     """
-    network = teacher.transformer
-    kernels = [attend_all] * network.config.layers
     random = torch.Generator(latents.device).manual_seed(SEED)
     noise = torch.randn(latents.shape, generator=random, device=latents.device)
 
@@ -129,12 +136,17 @@ def sampled(
     for now, to in pairwise(_schedule(level, extent)):
         sigma = levels(now)
 
-        def velocity(asked: Tensor, noisy: Tensor = made, sigma: Tensor = sigma) -> Tensor:
+        def velocity(
+            model: Model, asked: Tensor, noisy: Tensor = made, sigma: Tensor = sigma
+        ) -> Tensor:
+            network = model.transformer
+            kernels = [attend_all] * network.config.layers
             return network(noisy, sigma, asked, geometry, kernels)
 
-        made = flow.euler_step(
-            made, guided_by_words(velocity, words, extent.guidance), sigma, levels(to)
-        )
+        led_away = None if worse is None else partial(velocity, worse)
+        weights = extent.guidance, led_away, extent.autoguidance
+        guided = guided_velocity(partial(velocity, teacher), words, *weights)
+        made = flow.euler_step(made, guided, sigma, levels(to))
     return made
 
 

@@ -57,6 +57,9 @@ def _add_making(command: Command) -> None:
     train.add_argument("--out", type=Path, required=True, help="run folder; resumed if it exists")
     train.add_argument("--init", type=Path, help="run or model folder to start from")
     train.add_argument("--teacher", type=Path, help="run folder of the teacher, to distil from")
+    train.add_argument(
+        "--worse-teacher", type=Path, help="run folder of what objective.autoguidance leads away from"
+    )
     train.add_argument("--autoencoder", type=Path, help="run folder, to show samples with")
     train.add_argument("--device")
 
@@ -166,6 +169,7 @@ def _train(arguments: argparse.Namespace) -> None:
             processes,
             arguments.teacher,
             arguments.autoencoder,
+            arguments.worse_teacher,
         )
         if processes.leads:
             print(json.dumps(report["last"] | {"seconds": report["seconds"]}))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def add(command: Command) -> None:
     _add_measuring(command)
     _add_table(command)
+    _add_teacher(command)
     _add_judge(command)
     _add_profile(command)
     _add_walks(command)
@@ -88,21 +89,6 @@ def _add_table(command: Command) -> None:
     margins.add_argument("--out", type=Path, required=True, help="a JSON file; a PNG beside it")
     margins.add_argument("--device")
 
-    teacher = command("teacher", _teacher, "what a teacher of stage 3 makes by itself")
-    teacher.add_argument("transformer", type=Path, help="its run folder, of stage 0")
-    teacher.add_argument("--model", type=Path, required=True, help="whose frames: a model folder")
-    teacher.add_argument("--data", type=Path, required=True, help="held-out clips")
-    teacher.add_argument("--clips", type=int, help="default 24")
-    teacher.add_argument("--first", type=int, help="frame of each clip it begins at; default 48")
-    teacher.add_argument("--levels", help="of noise that it begins with; default 1.0,0.75,0.5")
-    teacher.add_argument("--given", help="first frames it is given, as in 0,4; default 0")
-    teacher.add_argument("--guidance", type=float, help="over no words; default 1.0: none")
-    teacher.add_argument("--denoising-steps", type=int, help="default 48")
-    teacher.add_argument("--shift", type=float, help="of their noise levels; default 3.0")
-    teacher.add_argument("--overwrite", action="store_true")
-    teacher.add_argument("--out", type=Path, required=True, help="a JSON file; a PNG beside it")
-    teacher.add_argument("--device")
-
     upscaling = command("upscaling", _upscaling, "how close large frames are to the truth")
     upscaling.add_argument("--autoencoder", type=Path, required=True, help="run or model folder")
     upscaling.add_argument("--upscaler", type=Path, required=True, help="run or model folder")
@@ -121,6 +107,25 @@ def _add_table(command: Command) -> None:
     table.add_argument(
         "--out", type=Path, required=True, help="a Markdown file; JSON and JPG beside"
     )
+
+
+def _add_teacher(command: Command) -> None:
+    teacher = command("teacher", _teacher, "what a teacher of stage 3 makes by itself")
+    teacher.add_argument("transformer", type=Path, help="its run folder, of stage 0")
+    teacher.add_argument("--model", type=Path, required=True, help="whose frames: a model folder")
+    teacher.add_argument("--data", type=Path, required=True, help="held-out clips")
+    teacher.add_argument("--clips", type=int, help="default 24")
+    teacher.add_argument("--first", type=int, help="frame of each clip it begins at; default 48")
+    teacher.add_argument("--levels", help="of noise that it begins with; default 1.0,0.75,0.5")
+    teacher.add_argument("--given", help="first frames it is given, as in 0,4; default 0")
+    teacher.add_argument("--guidance", type=float, help="over no words; default 1.0: none")
+    teacher.add_argument("--worse-teacher", type=Path, help="run folder; to be led away from it")
+    teacher.add_argument("--autoguidance", type=float, help="over the worse one; default 1.0: none")
+    teacher.add_argument("--denoising-steps", type=int, help="default 48")
+    teacher.add_argument("--shift", type=float, help="of their noise levels; default 3.0")
+    teacher.add_argument("--overwrite", action="store_true")
+    teacher.add_argument("--out", type=Path, required=True, help="a JSON file; a PNG beside it")
+    teacher.add_argument("--device")
 
 
 def _add_judge(command: Command) -> None:
@@ -253,17 +258,24 @@ def _teacher(arguments: argparse.Namespace) -> None:
     refuse_to_overwrite(arguments)
     _place_for_json(arguments.out)
     lineage.check_direction(arguments.transformer, "bidirectional", "teacher")
+    if arguments.worse_teacher is not None:
+        lineage.check_direction(arguments.worse_teacher, "bidirectional", "--worse-teacher")
     asked = {name: value for name, value in vars(arguments).items() if value is not None}
     if arguments.given is not None:
         asked["given"] = tuple(numbers(arguments.given, "--given"))
     if arguments.levels is not None:
         count = arguments.levels.count(",") + 1
         asked["levels"] = tuple(decimals(arguments.levels, "--levels", count))
-    parts = arguments.model, arguments.transformer
-    teacher = join_for_evaluation(read_playable(arguments.model), *parts, arguments.device)
-    measured = write_samples(
-        teacher, ClipSet(arguments.data), filled(Extent(), asked), arguments.out
+    extent = filled(Extent(), asked)
+    if (arguments.worse_teacher is None) == (extent.autoguidance > 1.0):
+        raise ValueError("--worse-teacher RUN and --autoguidance above 1 belong together")
+    playable = read_playable(arguments.model)
+    teacher, *worse = (
+        join_for_evaluation(playable, arguments.model, run, arguments.device)
+        for run in (arguments.transformer, arguments.worse_teacher)
+        if run is not None
     )
+    measured = write_samples(teacher, ClipSet(arguments.data), extent, arguments.out, *worse)
     for row in (measured["autoencoder"], *measured["rows"]):
         print(json.dumps(row))
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from distill.batches import LatentBatch
-from distill.objectives import Consistency, ConsistencyConfig, Moment, guided, guided_by_words
+from distill.objectives import Consistency, ConsistencyConfig, Moment, guided, guided_velocity
 from tests.worldmodel import tiny
 from worldmodel import flow
 from worldmodel.attention import TeacherForcing
@@ -106,10 +106,23 @@ def test_without_guidance_the_teacher_is_asked_once() -> None:
         asked.append(float(words.sum()))
         return words
 
-    assert torch.equal(guided_by_words(velocity, torch.ones(2), 1.0), torch.ones(2))
+    assert torch.equal(guided_velocity(velocity, torch.ones(2), 1.0), torch.ones(2))
     assert asked == [2.0]
-    assert torch.equal(guided_by_words(velocity, torch.ones(2), 3.0), torch.full((2,), 3.0))
+    assert torch.equal(guided_velocity(velocity, torch.ones(2), 3.0), torch.full((2,), 3.0))
     assert asked == [2.0, 2.0, 0.0]
+
+
+def test_autoguidance_leads_away_from_a_worse_network_and_adds_to_that_over_words() -> None:
+    def better(words: Tensor) -> Tensor:
+        return 2 * words
+
+    def worse(words: Tensor) -> Tensor:
+        return words - 1.0
+
+    words = torch.ones(2)  # told them, 2 and 0
+    assert torch.equal(guided_velocity(better, words, 1.0, worse, 1.0), torch.full((2,), 2.0))
+    assert torch.equal(guided_velocity(better, words, 1.0, worse, 3.0), torch.full((2,), 6.0))
+    assert torch.equal(guided_velocity(better, words, 2.0, worse, 3.0), torch.full((2,), 8.0))
 
 
 def test_the_pass_without_words_keeps_the_camera() -> None:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from distill import lineage
 from distill.__main__ import main
 from distill.clips import ClipSet
 from distill.evaluate import decode_clips
@@ -67,6 +68,24 @@ def test_a_teacher_that_knows_the_truth_makes_it_from_any_noise(level: float, gi
     assert first[:, given:].unique().tolist() == pytest.approx([level])
     assert not first[:, :given].any()
     assert len(network.seen) == 1 + int(((whole < level - 1e-6) & (whole > 0)).sum())
+
+
+def test_a_teacher_that_is_led_away_from_a_worse_one_goes_on_beyond_itself() -> None:
+    """The worse one knows half of the clip: with a weight of 2 all that it lacks is added once more."""
+    model, clip = tiny_model(), torch.randn(2, 4, 8, 4)
+    teachers = []
+    for share in (1.0, 0.5):
+        network = _Knowing(tiny.transformer_config())
+        network.clip, network.seen = share * clip, []
+        teachers.append(replace(model, transformer=network))
+    poses = torch.eye(4, dtype=torch.float64).expand(2, 4, 4, 4)
+    lens = torch.tensor([0.6, 1.05, 0.5, 0.5]).expand(2, 4, 4)
+    place = teachers[0].transformer.geometry(poses, lens, torch.arange(4.0).expand(2, 4))
+    extent = Extent(frames=4, denoising_steps=6, autoguidance=2.0)
+    made = sampled(teachers[0], clip, place, torch.zeros(2, 1), 1.0, 0, extent, teachers[1])
+    torch.testing.assert_close(made, 1.5 * clip, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="autoguidance must be at least 1"):
+        Extent(autoguidance=0.5)
 
 
 def test_what_a_teacher_makes_is_held_against_the_truth_and_shown(tmp_path: Path) -> None:
@@ -127,6 +146,42 @@ def test_a_teacher_and_its_critic_may_be_larger_than_the_student(role: str, tmp_
     assert any(p.grad is not None and bool(p.grad.abs().max() > 0) for p in touched)
 
 
+def test_the_real_score_is_led_away_from_a_worse_teacher(tmp_path: Path) -> None:
+    """Towards what only the better one knows, the student is pushed further."""
+    stage, model = load_stage(NANO, ["objective.autoguidance=3.0"])
+    runs = [_teacher(tmp_path / name) for name in ("teacher", "worse")]
+    networks = build_networks(stage, model, None, runs[0])
+    objective = build_objective(stage, model, networks, runs[0], worse_teacher=runs[1])
+    assert isinstance(objective, DistributionMatching)
+    words = torch.ones(1, 2)
+
+    def score(network: object, _words: Tensor) -> Tensor:
+        return torch.full((1,), 2.0 if network is objective._teacher else 0.5)
+
+    assert objective._real(score, words).tolist() == [2.0 + 2.0 * 1.5]
+    moment = Moment(0, 0.0, torch.Generator().manual_seed(0))
+    loss, _ = objective.loss("student", random_batch(stage, model, ALONE.device), moment)
+    assert bool(loss.isfinite())
+    worse = objective._worse
+    assert worse is not None
+    assert not any(p.requires_grad for p in worse.parameters())
+
+
+def test_a_worse_teacher_is_asked_for_and_refused_without_autoguidance(tmp_path: Path) -> None:
+    stage, model = load_stage(NANO, [])
+    teacher = _teacher(tmp_path / "teacher")
+    guided = load_stage(NANO, ["objective.autoguidance=2.0"])[0]
+    with pytest.raises(ValueError, match=r"autoguidance needs --worse-teacher: the run folder of"):
+        lineage.check(guided.objective, None, teacher)
+    networks = build_networks(stage, model, None, teacher)
+    with pytest.raises(ValueError, match=r"--worse-teacher is of no use without objective\.autog"):
+        build_objective(stage, model, networks, teacher, worse_teacher=teacher)
+    with pytest.raises(ValueError, match="a playable model is a causal network"):
+        lineage.check(guided.objective, None, teacher, Path("assets/pocket"))
+    with pytest.raises(ValueError, match="autoguidance must be at least 1"):
+        load_stage(NANO, ["objective.autoguidance=0.5"])
+
+
 @pytest.mark.parametrize(
     "changes", [{"latent_channels": 4}, {"metres_per_unit": 7.0}, {"grid": (4, 6)}]
 )
@@ -149,7 +204,9 @@ def test_a_network_that_sees_no_later_frames_is_no_teacher(
     assert not out.exists()
 
 
-def test_a_teacher_is_asked_by_a_command_that_makes_the_folder_it_writes_to(tmp_path: Path) -> None:
+def test_a_teacher_is_asked_by_a_command_that_makes_the_folder_it_writes_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, model = load_stage(NANO, [])
     assert isinstance(model, ModelConfig)
     teacher, playable = _teacher(tmp_path / "teacher"), tmp_path / "model"
@@ -160,4 +217,9 @@ def test_a_teacher_is_asked_by_a_command_that_makes_the_folder_it_writes_to(tmp_
     folders = ["--model", str(playable), "--data", str(clips), "--out", str(out)]
     assert main(["teacher", str(teacher), *folders, *asked]) == 0
     assert [row["given"] for row in json.loads(out.read_text())["rows"]] == [0, 2]
+    guided = ["--overwrite", "--worse-teacher", str(teacher)]
+    assert main(["teacher", str(teacher), *folders, *asked, *guided]) == 2
+    assert "belong together" in capsys.readouterr().err
+    assert main(["teacher", str(teacher), *folders, *asked, *guided, "--autoguidance", "2.0"]) == 0
+    assert json.loads(out.read_text())["autoguidance"] == 2.0
     assert out.with_suffix(".png").is_file()
