@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+REWRITTEN_BYTES = 64 * 2**20  # of a layer's keys at a time
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheConfig:
@@ -229,10 +231,16 @@ class KVCache:
     def map(
         self, on_keys: Callable[[Tensor], Tensor], on_values: Callable[[Tensor], Tensor]
     ) -> None:
-        """Rewrite everything in place, layer by layer [b g k d]: for a new anchor or origin of time."""
-        for keys, values in zip(self.keys, self.values, strict=True):
-            keys.copy_(on_keys(keys))
-            values.copy_(on_values(values))
+        """Rewrite everything in place, for a new anchor or origin of time.
+
+        Some frames of a layer at a time, [b g k d]: whoever rewrites them has several copies of them.
+        """
+        frame = self.keys[0].nbytes // self.config.slots
+        tokens = max(1, REWRITTEN_BYTES // frame) * self.tokens_per_frame
+        for content, rewritten in ((self.keys, on_keys), (self.values, on_values)):
+            for layer in content:
+                for frames in layer.split(tokens, dim=-2):
+                    frames.copy_(rewritten(frames))
 
     def map_keys(self, on_keys: Callable[[Tensor], Tensor], slots: range) -> None:
         """Rewrite the keys of some slots in place, those of all layers at once [layers*b g k d]."""

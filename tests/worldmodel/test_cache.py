@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.worldmodel import tiny
+from worldmodel import kv_cache
 from worldmodel.attention import Committing, Mix, TeacherForcing, mix_by_matmul, mix_fused
 from worldmodel.kv_cache import CacheConfig, KVCache, Ring
 from worldmodel.sampler import Sampler
@@ -133,6 +134,39 @@ def test_reset_makes_a_used_cache_new() -> None:
     assert bool(cache.valid().all())
     cache.reset()
     assert not bool(cache.valid().any())
+
+
+@pytest.mark.parametrize("bytes_at_once", [1, 2 * 28 * 2 * 16 * 4, 2**26])
+def test_memory_is_rewritten_some_frames_at_a_time(
+    bytes_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys and values of a whole layer would be several times as large while they are rewritten."""
+    monkeypatch.setattr(kv_cache, "REWRITTEN_BYTES", bytes_at_once)
+    cache = KVCache(
+        CacheConfig(sink_frames=1, window_frames=4),
+        layers=3,
+        batch=1,
+        kv_heads=2,
+        tokens_per_frame=28,
+        head_width=16,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+    )
+    cache.all_keys.normal_()
+    cache.all_values.normal_()
+    keys, values, lengths = cache.keys.clone(), cache.values.clone(), set[int]()
+
+    def doubled(part: Tensor) -> Tensor:
+        lengths.add(part.shape[-2])
+        return 2 * part
+
+    own = cache.all_keys[..., 5 * 28 :, :].clone()
+    cache.map(doubled, lambda part: -part)
+    assert torch.equal(cache.keys, 2 * keys)
+    assert torch.equal(cache.values, -values)
+    assert torch.equal(cache.all_keys[..., 5 * 28 :, :], own)  # of frames being made: not memory
+    frame = 28 * 2 * 16 * 4
+    assert max(lengths) == 28 * min(5, max(1, bytes_at_once // frame))
 
 
 def test_the_ring_keeps_sinks_and_the_newest_frames() -> None:
